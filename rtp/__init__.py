@@ -1,0 +1,1 @@
+"""RTP without I/O: headers, streams, timeline, payload formats, digits, quality."""

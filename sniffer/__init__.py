@@ -1,0 +1,1 @@
+"""Sources, columns, streams and the correlator that makes calls of SIP and RTP."""

@@ -1,0 +1,1 @@
+"""Recordings on disk: WAV, info file, names."""
