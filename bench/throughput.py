@@ -1,0 +1,167 @@
+"""How many packets a second of CPU time `tapdeck record` takes, beside tcpdump and tshark on the same file.
+
+    python bench/throughput.py                 200 calls of 60 s (1.2 million packets)
+    python bench/throughput.py --scale 10      and ten times the calls
+    python bench/throughput.py --json          figures for a machine
+
+CPU is user and system time of the whole process with its children, memory its greatest resident size.
+The exit code is 1 when a recording is missing or wrong; the ratios are for the reader to judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+SIP_MESSAGES_A_CALL = 7
+TCPDUMP_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process cost: seconds of CPU, and bytes of memory at its greatest."""
+
+    name: str
+    cpu: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The figures of one capture."""
+
+    calls: int
+    packets: int
+    runs: tuple[Run, ...]
+    recordings: int
+    channel_right: bool
+
+    def cpu(self, name: str) -> float:
+        return next(run.cpu for run in self.runs if run.name == name)
+
+
+def measured(name: str, command: Sequence[str], output: Path) -> Run:
+    """Run a command to its end; its report goes to `output`."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    with output.open("wb") as sink:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(
+            f"{' '.join(command)}: exit code {process.returncode}\n{output.read_text(errors='replace')[-2000:]}"
+        )
+    return Run(name, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def bench(calls: int, seconds: int, folder: Path, *, others: bool) -> Bench:
+    """Make a capture, run all on it, look at what came out. `others`: tcpdump and tshark too."""
+    capture, out = folder / f"{calls}.pcap", folder / f"{calls}"
+    _elsewhere(_make, calls, seconds, capture)
+    log = folder / "log"
+    runs: list[Run] = []
+    if others:
+        dump = ["tcpdump", "-r", str(capture), "-w", "/dev/null"]
+        runs.append(min((measured("tcpdump", dump, log) for _ in range(TCPDUMP_RUNS)), key=lambda run: run.cpu))
+    record = [sys.executable, "-m", "tapdeck.cli", "record", str(capture), "--out", str(out), "--json"]
+    runs.append(measured("tapdeck", record, folder / "record.json"))
+    if others:
+        # The SDP in the capture tells tshark what is RTP: its heuristic (rtp_udp), which costs more, is not needed.
+        streams = ["tshark", "-q", "-z", "rtp,streams", "-r", str(capture)]
+        runs.append(measured("tshark", streams, log))
+    summary = json.loads((folder / "record.json").read_text().splitlines()[-1])
+    right = _elsewhere(_channel_is_right, calls, seconds, out)
+    return Bench(calls, summary["packets"]["seen"], tuple(runs), len(list(out.rglob("*.wav"))), right)
+
+
+def _elsewhere(work: object, *arguments: object) -> bool:
+    """Run it in a process of its own: a child inherits its parent's peak memory, which must stay small here."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return bool(pool.apply(work, arguments))  # type: ignore[arg-type]
+
+
+def _make(calls: int, seconds: int, capture: Path) -> None:
+    from bench.traffic import Plan, write_capture
+
+    write_capture(Plan(calls, seconds), capture)
+
+
+def _channel_is_right(calls: int, seconds: int, out: Path) -> bool:
+    """Whether both channels of the last call hold the bytes that were sent."""
+    from bench.traffic import Plan, caller
+
+    call = calls - 1
+    found = list(out.rglob(f"*_{caller(call)}_*.wav"))
+    if len(found) != 1:
+        return False
+    data = _data_chunk(found[0].read_bytes())
+    plan = Plan(calls, seconds)
+    return all(data[side::2] == plan.channel(call, side).tobytes() for side in (0, 1))
+
+
+def _data_chunk(content: bytes) -> bytes:
+    offset = 12
+    while offset < len(content):
+        name, size = struct.unpack_from("<4sI", content, offset)
+        if name == b"data":
+            return content[offset + 8 : offset + 8 + size]
+        offset += 8 + size + size % 2
+    return b""
+
+
+def table(bench: Bench) -> str:
+    """The figures of one capture as a Markdown table."""
+    base = bench.cpu("tcpdump") if any(run.name == "tcpdump" for run in bench.runs) else None
+    lines = [
+        f"{bench.calls} calls, {bench.packets:,} packets, {bench.recordings} recordings,"
+        f" checked channel {'right' if bench.channel_right else 'WRONG'}",
+        "",
+        "| | CPU seconds | packets per CPU-second | times tcpdump's CPU | peak memory |",
+        "|---|---|---|---|---|",
+    ]
+    for run in bench.runs:
+        times = f"{run.cpu / base:.1f}" if base else "-"
+        speed = f"{bench.packets / run.cpu:,.0f}"
+        lines.append(f"| {run.name} | {run.cpu:.2f} | {speed} | {times} | {run.memory / 1e6:.0f} MB |")
+    if base:
+        lines += ["", f"tapdeck's CPU is {bench.cpu('tapdeck') / bench.cpu('tshark'):.3f} of tshark's."]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code whether all recordings are there and right."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--scale", type=int, default=1, help="then again with so many times the calls")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    sizes = [arguments.calls] + ([arguments.calls * arguments.scale] if arguments.scale > 1 else [])
+    done: list[Bench] = []
+    for calls in sizes:
+        with TemporaryDirectory(prefix="bench") as folder:
+            done.append(bench(calls, arguments.seconds, Path(folder), others=calls == arguments.calls))
+        if not arguments.json:
+            print(table(done[-1]), flush=True)
+    scale = done[-1].cpu("tapdeck") / done[0].cpu("tapdeck")
+    if arguments.json:
+        print(json.dumps({"benches": [asdict(one) for one in done], "scale": arguments.scale, "cpu_ratio": scale}))
+    elif len(done) > 1:
+        print(f"\n{arguments.scale} times the calls cost {scale:.1f} times the CPU.")
+    return 0 if all(one.channel_right and one.recordings == one.calls for one in done) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+"""Reading the settings: defaults, then `tapdeck.toml`, then TAPDECK_* variables, then the command line; the last one
+wins.
+
+pydantic-settings validates the file and the variables. It costs a third of a second to import, so that happens only
+when there is a file or a variable.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .settings import SECTIONS, ConfigError, Setting, Settings, all_settings, check
+
+PLACES = (Path("tapdeck.toml"), Path("/etc/tapdeck/tapdeck.toml"))
+"""Where a configuration file is looked for, when neither --config nor TAPDECK_CONFIG names one."""
+
+_PREFIX = "TAPDECK_"
+_FILE_VARIABLE = "TAPDECK_CONFIG"
+_MAX_FILE = 1 << 20
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def load(
+    path: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Return the settings in effect, checked.
+
+    `options` are what `settings_options` gave to the command: `section__key` -> value, None where the option was not
+    used. Raises ConfigError.
+    """
+    environ = os.environ if environ is None else environ
+    file = _find_file(path, environ)
+    content = _read_file(file) if file else {}
+    variables = _variables(environ)
+    settings = Settings()
+    if content or variables:
+        from .config_model import validate  # the slow import
+
+        settings = validate(content, variables, str(file) if file else "")
+    settings = replace(settings, source=str(file) if file else "")
+    settings = _with_options(settings, options or {})
+    check(settings)
+    return settings
+
+
+def settings_options(command: Command) -> Command:
+    """Give a click command `--config` and an option for every setting; pass them on to `load`."""
+    for setting in reversed(list(all_settings())):
+        command = _option(setting)(command)
+    text = "Configuration file; else TAPDECK_CONFIG, ./tapdeck.toml or /etc/tapdeck/tapdeck.toml."
+    return click.option("--config", type=click.Path(path_type=Path), help=text)(command)
+
+
+def _find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if path is None and environ.get(_FILE_VARIABLE):
+        path = Path(environ[_FILE_VARIABLE])
+    if path is not None:
+        return path
+    return next((place for place in PLACES if place.is_file()), None)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Read the file and refuse unknown keys. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if len(raw) > _MAX_FILE:
+        raise ConfigError(f"{path}: larger than 1 MiB, surely not a configuration file")
+    try:
+        content = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    for section, keys in content.items():
+        if section not in SECTIONS:
+            raise ConfigError(f"{path}: unknown section [{section}]{_nearest(section, list(SECTIONS))}")
+        if not isinstance(keys, dict):
+            raise ConfigError(f"{path}: {section} has to be a section, [{section}]")
+        known = [setting.key for setting in all_settings() if setting.section == section]
+        for key in keys:
+            if key not in known:
+                raise ConfigError(f"{path}: unknown key {section}.{key}{_nearest(key, known)}")
+    return content
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are settings. Raises ConfigError for one that only looks like a setting."""
+    known = [setting.variable for setting in all_settings()]
+    found = {name: text for name, text in environ.items() if name.startswith(_PREFIX) and name != _FILE_VARIABLE}
+    for name in found:
+        if name not in known:
+            raise ConfigError(f"environment: unknown variable {name}{_nearest(name, [*known, _FILE_VARIABLE])}")
+    return found
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+def _with_options(settings: Settings, options: Mapping[str, Any]) -> Settings:
+    for section in SECTIONS:
+        given = {
+            setting.key: options[_parameter(setting)]
+            for setting in all_settings()
+            if setting.section == section and options.get(_parameter(setting)) is not None
+        }
+        if given:
+            settings = replace(settings, **{section: replace(getattr(settings, section), **given)})
+    return settings
+
+
+def _parameter(setting: Setting) -> str:
+    return f"{setting.section}__{setting.key}"
+
+
+def _option(setting: Setting) -> Callable[[Command], Command]:
+    default = setting.default
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    text = f"{setting.help[0].upper()}{setting.help[1:]}. [{setting.name}; default: {shown or 'none'}]"
+    if isinstance(default, bool):
+        names = f"{setting.option}/--no-{setting.option.removeprefix('--')}"
+        return click.option(names, _parameter(setting), default=None, help=text)
+    if isinstance(default, tuple):
+        split = _numbers if setting.least is not None else _texts
+        return click.option(setting.option, _parameter(setting), callback=split, metavar="LIST", help=text)
+    return click.option(setting.option, _parameter(setting), type=type(default), default=None, help=text)
+
+
+def _texts(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    texts = _texts(context, parameter, text)
+    try:
+        return None if texts is None else tuple(map(int, texts))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers with commas between them") from None

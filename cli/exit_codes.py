@@ -1,0 +1,30 @@
+"""The exit codes of `tapdeck`, after sysexits.h where it has a fitting one. docs/exit-codes.md explains them to
+users.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the shell gets. When several apply, the one furthest down this list wins, save that errors end a run at
+    once.
+    """
+
+    OK = 0
+    """All input was read to its end, and every call found with media was recorded."""
+    NO_CALL = 1
+    """The input was read to its end and holds no call."""
+    USAGE = 64
+    """The command line is wrong."""
+    DAMAGED_CAPTURE = 65
+    """A capture is damaged or cut; it was processed up to there."""
+    UNREADABLE_INPUT = 66
+    """An input does not exist, may not be read, or is no capture."""
+    SOFTWARE = 70
+    """A mistake of Tapdeck's own."""
+    CANNOT_WRITE = 73
+    """A recording could not be written."""
+    CONFIG = 78
+    """The configuration is wrong."""
+    INTERRUPTED = 130
+    """Stopped by Ctrl-C."""

@@ -1,0 +1,184 @@
+"""What can be set: sections of plain dataclasses, with defaults, help and limits in one place.
+
+The configuration file, the environment, the command line's options and every help text are made from these. Nothing
+heavy is imported here: most runs have no configuration file and should not pay for reading one.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
+
+from ..storage.localtime import Zone, ZoneError
+from ..storage.names import DEFAULT_FOLDER, DEFAULT_NAME, Naming, TemplateError, naming
+
+Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message says which, where it was set, and why."""
+
+
+def _setting(default: Any, text: str, least: float | None = None, most: float | None = None, option: str = "") -> Any:
+    return field(default=default, metadata={"help": text, "least": least, "most": most, "option": option})
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingSettings:
+    """How recordings are named."""
+
+    folder_template: str = _setting(DEFAULT_FOLDER, "folder below the root, from date fields and {variables}")
+    name_template: str = _setting(DEFAULT_NAME, "file name without its ending, from date fields and {variables}")
+    utc: bool = _setting(False, "write names and times in UTC")
+    timezone: str = _setting("", "time zone of names and times, like Europe/Amsterdam; empty: the machine's own")
+    instance: str = _setting("", "name of this recorder in the info file; empty: the host's name")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSettings:
+    """What belongs to the house: tells incoming from outgoing calls."""
+
+    numbers: tuple[str, ...] = _setting(
+        (), "own numbers; * and ? stand for other digits, as in +3120123*, 2???", option="own-numbers"
+    )
+    networks: tuple[str, ...] = _setting((), "own networks, as in 192.168.0.0/16", option="own-networks")
+    country_code: str = _setting("", "own country code without a plus, as in 31, to compare 020... with +3120...")
+
+
+@dataclass(frozen=True, slots=True)
+class SipSettings:
+    """Where signalling is looked for."""
+
+    ports: tuple[int, ...] = _setting((5060,), "ports of SIP over UDP and TCP", 1, 65535, option="sip-ports")
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """When a call begins to own its media, and when it is over."""
+
+    media_silence_s: float = _setting(300.0, "seconds without media after which an answered call is over", 1)
+    held_silence_s: float = _setting(14400.0, "seconds without media after which a held call is over", 1)
+    unclaimed_hold_s: float = _setting(30.0, "seconds that media without a call waits for its signalling", 0, 600)
+    bye_linger_s: float = _setting(2.0, "seconds after the BYE in which media still belongs to the call", 0, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """Bounds of every table: hostile input must not fill the memory."""
+
+    max_calls: int = _setting(20_000, "calls at one time; further ones are refused and counted", 1)
+    max_streams: int = _setting(65_536, "media streams at one time; further ones are refused and counted", 2)
+    unclaimed_memory_mb: int = _setting(
+        96, "memory for the index of packets, and for media that waits for its signalling, in MiB", 1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of a run. `source` names the file they were read from, or is empty."""
+
+    recording: RecordingSettings = field(default_factory=RecordingSettings)
+    own: OwnSettings = field(default_factory=OwnSettings)
+    sip: SipSettings = field(default_factory=SipSettings)
+    calls: CallSettings = field(default_factory=CallSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    source: str = ""
+
+    def own_patterns(self) -> tuple[str, ...]:
+        """Return the patterns of own numbers in every form that a known country code allows: +3120..., 003120... and
+        020...
+        """
+        patterns = dict.fromkeys(self.own.numbers)
+        code = self.own.country_code
+        for pattern in self.own.numbers if code else ():
+            rest = pattern.removeprefix(f"+{code}").removeprefix(f"00{code}")
+            if rest == pattern and (pattern.startswith("00") or not pattern.startswith("0")):
+                continue  # another country's, or an extension
+            rest = rest.removeprefix("0") if rest == pattern else rest
+            patterns |= dict.fromkeys((f"+{code}{rest}", f"00{code}{rest}", f"0{rest}"))
+        return tuple(patterns)
+
+    def zone(self) -> Zone:
+        """Return the zone of all names and times. Raises ConfigError."""
+        try:
+            return Zone("UTC" if self.recording.utc else self.recording.timezone)
+        except ZoneError as error:
+            raise ConfigError(f"recording.timezone: {error}") from None
+
+    def naming(self) -> Naming:
+        """Return the checked templates. Raises ConfigError."""
+        try:
+            return naming(self.recording.folder_template, self.recording.name_template, self.zone())
+        except TemplateError as error:
+            raise ConfigError(f"recording: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting's place, type and limits, for whoever has to list, read or explain it."""
+
+    section: str
+    key: str
+    default: Value
+    help: str
+    least: float | None
+    most: float | None
+    option: str
+
+    @property
+    def name(self) -> str:
+        """As in messages: `calls.bye_linger_s`."""
+        return f"{self.section}.{self.key}"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"TAPDECK_{self.section}_{self.key}".upper()
+
+    def of(self, settings: Settings) -> Value:
+        """Return its value in `settings`."""
+        return cast(Value, getattr(getattr(settings, self.section), self.key))
+
+
+SECTIONS: dict[str, type] = {
+    "recording": RecordingSettings,
+    "own": OwnSettings,
+    "sip": SipSettings,
+    "calls": CallSettings,
+    "limits": LimitSettings,
+}
+
+
+def all_settings() -> Iterator[Setting]:
+    """Yield every setting, in the order of the sections."""
+    for section, kind in SECTIONS.items():
+        for one in fields(kind):
+            about = one.metadata
+            option = about["option"] or one.name.replace("_", "-")
+            yield Setting(
+                section, one.name, cast(Value, one.default), about["help"], about["least"], about["most"], f"--{option}"
+            )
+
+
+def check(settings: Settings) -> None:
+    """Check what types alone do not say: ranges, templates, zone, networks. Raises ConfigError."""
+    for setting in all_settings():
+        value = setting.of(settings)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)):
+                _check_range(setting, number)
+    for network in settings.own.networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigError(f"own.networks: {error}") from None
+    if settings.own.country_code and not settings.own.country_code.isdecimal():
+        raise ConfigError(f"own.country_code: {settings.own.country_code!r} is not a number like 31")
+    settings.naming()
+
+
+def _check_range(setting: Setting, number: float) -> None:
+    if setting.least is not None and not number >= setting.least:
+        raise ConfigError(f"{setting.name}: {number} is less than {setting.least:g}")
+    if setting.most is not None and not number <= setting.most:
+        raise ConfigError(f"{setting.name}: {number} is more than {setting.most:g}")

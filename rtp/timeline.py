@@ -1,0 +1,208 @@
+"""Where each packet's sound lies on the time axis. Pure functions on columns.
+
+Theory of operation. A stream runs by its sender's clock, the RTP time stamp; it is fixed to the common axis by arrival times.
+Arrivals are late by the network's mood but never early, so a stretch of packets is anchored by its least delayed one. From
+there on the time stamp alone places the sound: jitter, bursts and reordering leave no trace. The anchor is looked at again
+only where there is silence anyway (loss, silence suppression, hold), or where time stamp and arrival part for good (a jump of
+the time stamp, a sender that stood still). Nothing is resampled and nothing is invented: what is not there is a gap.
+
+For the anchor the k-th arrival is held against the k-th packet in sequence, not against the packet that arrived: a set of
+packets then gives the same timeline in whatever order it came.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+MAX_DROPOUT = 3000
+"""A forward step in sequence numbers that is still loss (RFC 3550 appendix A.1)."""
+MAX_MISORDER = 1000
+"""A backward step in sequence numbers that is still reordering. RFC 3550 takes 100; a recorder need not be that quick."""
+
+WINDOW = 50
+"""Packets looked at for the least delayed one."""
+TOLERANCE_S = 0.040
+"""How far arrival and time stamp may part, in silence, before the anchor is moved."""
+BREAK_S = 1.0
+"""How far they may part between packets that follow each other without a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A stream's packets in the order of their sequence numbers.
+
+    `order`: row of each distinct packet (int64); `number`: its sequence number without wraps (int64), `runs`: where in
+    `order` a new run begins, because the sender started its numbers anew (int64). Counts are packets.
+    """
+
+    order: Ints
+    number: Ints
+    runs: Ints
+    received: int
+    expected: int
+    duplicate: int
+    reordered: int
+
+    @property
+    def lost(self) -> int:
+        """Packets that never came."""
+        return self.expected - len(self.order)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Where a stream's packets lie: `row` and its first sample `start` (int64 each), in the order of `start`.
+
+    Samples are counted at `rate` from the reference time given to `place`. `anchors`: how often the stream was anchored;
+    `drift`: how far arrival and time stamps part at the end of each stretch, in samples, summed.
+    """
+
+    row: Ints
+    start: Ints
+    anchors: int
+    drift: int
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no sound at all."""
+        return len(self.row) == 0
+
+
+def sort_packets(sequence: npt.NDArray[np.uint16]) -> Sequence:
+    """Order packets (given in order of arrival) by sequence number, across wraps and restarts, each once."""
+    count = len(sequence)
+    if count == 0:
+        nothing = np.empty(0, dtype=np.int64)
+        return Sequence(nothing, nothing, nothing, 0, 0, 0, 0)
+    step = np.diff(sequence.astype(np.int64))
+    step = (step + 0x8000 & 0xFFFF) - 0x8000
+    if (step == 1).all():  # as it mostly is
+        numbers = np.arange(count, dtype=np.int64) + int(sequence[0])
+        return Sequence(np.arange(count, dtype=np.int64), numbers, np.zeros(1, dtype=np.int64), count, count, 0, 0)
+    number = np.concatenate(([0], np.cumsum(step))) + int(sequence[0])
+    restarts = np.nonzero((step > MAX_DROPOUT) | (step < -MAX_MISORDER))[0] + 1
+    order, numbers, runs = [], [], []
+    expected = reordered = total = 0
+    for start, stop in zip([0, *restarts.tolist()], [*restarts.tolist(), count], strict=True):
+        here = number[start:stop]
+        by_number = np.argsort(here, kind="stable")
+        ordered = here[by_number]
+        first = np.concatenate(([True], np.diff(ordered) != 0))
+        kept = by_number[first] + start
+        reordered += int(np.count_nonzero(number[np.sort(kept)] < np.maximum.accumulate(number[np.sort(kept)])))
+        expected += int(ordered[-1] - ordered[0]) + 1
+        order.append(kept)
+        numbers.append(ordered[first])
+        runs.append(total)
+        total += len(kept)
+    return Sequence(
+        np.concatenate(order),
+        np.concatenate(numbers),
+        np.array(runs, dtype=np.int64),
+        received=count,
+        expected=expected,
+        duplicate=count - total,
+        reordered=reordered,
+    )
+
+
+def place(
+    time: Ints,
+    stamp: npt.NDArray[np.uint32],
+    samples: Ints,
+    packets: Sequence,
+    *,
+    reference: int,
+    rate: int = 8000,
+) -> Timeline:
+    """Place the packets of one stream.
+
+    `time` (ns), `stamp` and `samples` (how many each packet holds, 0: no sound, not placed) are columns in order of arrival,
+    `packets` their order; `reference` is the time of sample 0 in ns.
+    """
+    sound = samples[packets.order] > 0
+    row = packets.order[sound]
+    if len(row) == 0:
+        return Timeline(row, row, 0, 0)
+    length = samples[row]
+    step = np.diff(stamp[row].astype(np.int64))
+    step = (step + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+    media = np.concatenate(([0], np.cumsum(step)))
+    arrival = _samples(np.sort(time[row]) - reference, rate)
+    late = arrival - media
+    gap = step - length[:-1]
+    parted = np.abs(np.diff(late)) > BREAK_S * rate
+    suspects = np.nonzero((gap != 0) | parted)[0] + 1
+    breaks = np.nonzero(parted)[0] + 1
+    return _anchor(row, media, late, length, gap, suspects, breaks, rate)
+
+
+def _samples(nanoseconds: Ints, rate: int) -> Ints:
+    """Turn ns into samples, rounded, without overflow over a century."""
+    seconds, rest = np.divmod(nanoseconds, 1_000_000_000)
+    return seconds * rate + (rest * rate + 500_000_000) // 1_000_000_000
+
+
+def _anchor(
+    row: Ints, media: Ints, late: Ints, length: Ints, gap: Ints, suspects: Ints, breaks: Ints, rate: int
+) -> Timeline:
+    """Walk the places where the anchor may move; between them the time stamp rules."""
+    places = np.concatenate(([0], suspects))
+    least = _least_late(late, places, breaks)
+    shift = np.empty(len(row), dtype=np.int64)
+    anchor, begin, anchors, drift = int(least[0]), 0, 1, 0
+    for index, lateness in zip(suspects.tolist(), least[1:].tolist(), strict=True):
+        parted = lateness - anchor
+        silence = int(gap[index - 1])
+        allowed = BREAK_S if silence == 0 else TOLERANCE_S
+        if silence >= 0 and abs(parted) <= allowed * rate:
+            continue
+        if silence < 0 and -silence <= length[index - 1] and abs(parted) <= BREAK_S * rate:
+            continue  # packets that overlap a little: the sender's own doing
+        shift[begin:index] = anchor
+        earliest = int(media[index - 1] + anchor + length[index - 1] - media[index])
+        drift += parted
+        anchor, begin, anchors = max(lateness, earliest), index, anchors + 1
+    shift[begin:] = anchor
+    tail = late[max(begin, len(late) - WINDOW) :]
+    drift = int(tail.min()) - anchor
+    return Timeline(row, media + shift, anchors, drift)
+
+
+def _least_late(late: Ints, places: Ints, breaks: Ints) -> Ints:
+    """Return the least lateness among the `WINDOW` packets from each place on, not looking past the next break."""
+    limits = np.append(breaks, len(late))[np.searchsorted(breaks, places, side="right")]
+    index = places[:, None] + np.arange(WINDOW)
+    index = np.minimum(index, limits[:, None] - 1)
+    return late[index].min(axis=1)  # type: ignore[no-any-return]
+
+
+OVERLAP_S = 0.2
+"""Streams of one party that overlap less than this follow each other; beyond it they sound at once."""
+
+
+def overlay(starts: list[Ints], lengths: list[Ints], rate: int = 8000) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
+    """Lay the streams of one party, which mostly follow each other, on one channel.
+
+    Takes each stream's packet starts and lengths in samples; returns how far each stream is moved back, in samples, and
+    which of its packets are heard. A stream that begins shortly before its forerunner ends is moved behind it. Where two
+    really sound at once, the one that began later is heard, as a phone would play it.
+    """
+    moves = [0] * len(starts)
+    heard = [np.ones(len(start), dtype=bool) for start in starts]
+    order = sorted((index for index, start in enumerate(starts) if len(start)), key=lambda index: int(starts[index][0]))
+    end: int | None = None
+    for place, index in enumerate(order):
+        begin = int(starts[index].min())
+        if end is not None and begin < end:
+            if end - begin <= OVERLAP_S * rate:
+                moves[index] = end - begin
+            else:
+                for other in order[:place]:
+                    heard[other] &= starts[other] + moves[other] < begin
+        last = int((starts[index] + lengths[index]).max()) + moves[index]
+        end = last if end is None else max(end, last)
+    return moves, heard

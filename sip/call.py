@@ -1,0 +1,235 @@
+"""A call and what can happen to it: the states as a table, the events, and what is remembered of one call.
+
+    CALLING --18x--> RINGING --2xx--> ANSWERED --BYE--> ENDED
+       |                |
+       +----------------+--401/407/3xx--> CHALLENGED   (waits for the caller to try again)
+       +----------------+--4xx-6xx-----> FAILED        (revived if another target answers)
+       +----------------+--CANCEL------> CANCELLED     (a 2xx may have crossed it)
+
+All states on the right linger for late messages and media, then become CLOSED.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from .parties import Identity
+from .sdp import SessionDescription
+
+Endpoint = tuple[str, int]
+
+SECOND = 1_000_000_000
+
+
+class Party(Enum):
+    """The two ends of a call; the caller is who sent the first INVITE."""
+
+    CALLER = "caller"
+    CALLEE = "callee"
+
+    @property
+    def other(self) -> "Party":
+        """The one at the far end."""
+        return Party.CALLEE if self is Party.CALLER else Party.CALLER
+
+
+class State(Enum):
+    """How far a call has come."""
+
+    CALLING = auto()
+    RINGING = auto()
+    ANSWERED = auto()
+    CHALLENGED = auto()
+    CANCELLED = auto()
+    FAILED = auto()
+    ENDED = auto()
+    CLOSED = auto()
+
+
+class Signal(Enum):
+    """What moves a call from state to state: a message of the INVITE's transaction, a BYE, or time."""
+
+    INVITE = auto()
+    RINGING = auto()
+    ANSWER = auto()
+    CHALLENGE = auto()
+    FAILURE = auto()
+    CANCEL = auto()
+    BYE = auto()
+    LINGERED = auto()
+
+
+_SETUP = {
+    Signal.RINGING: State.RINGING,
+    Signal.ANSWER: State.ANSWERED,
+    Signal.CHALLENGE: State.CHALLENGED,
+    Signal.FAILURE: State.FAILED,
+    Signal.CANCEL: State.CANCELLED,
+    Signal.BYE: State.ENDED,
+}
+_AGAIN = {
+    Signal.INVITE: State.CALLING,
+    Signal.RINGING: State.RINGING,
+    Signal.ANSWER: State.ANSWERED,
+    Signal.LINGERED: State.CLOSED,
+}
+
+# A signal that a state does not list changes nothing.
+TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
+    State.CALLING: _SETUP,
+    State.RINGING: _SETUP,
+    State.ANSWERED: {Signal.BYE: State.ENDED},
+    State.CHALLENGED: _AGAIN | {Signal.FAILURE: State.FAILED, Signal.CANCEL: State.CANCELLED},
+    State.FAILED: _AGAIN | {Signal.CHALLENGE: State.CHALLENGED},
+    State.CANCELLED: {Signal.ANSWER: State.ANSWERED, Signal.LINGERED: State.CLOSED},
+    State.ENDED: {Signal.LINGERED: State.CLOSED},
+    State.CLOSED: {},
+}
+
+OVER = frozenset({State.CHALLENGED, State.CANCELLED, State.FAILED, State.ENDED, State.CLOSED})
+
+
+@dataclass(frozen=True)
+class Fork:
+    """One target that the INVITE reached, known by its To-tag: first seen when and where, and its newest status."""
+
+    tag: str
+    first_seen: int
+    source: Endpoint
+    status: int
+
+
+@dataclass
+class Memory:
+    """What the dialog table needs to recognise retries, copies on other hops and repeats; of no use to others."""
+
+    tags: set[str] = field(default_factory=set)
+    invite: int = -1
+    own_branch: str = ""
+    branches: set[str] = field(default_factory=set)
+    pending: set[str] = field(default_factory=set)
+    last_failure: str = ""
+    acknowledged: set[str] = field(default_factory=set)
+    repeats: dict[int, None] = field(default_factory=dict)
+    handled: dict[tuple[str, int, Party], None] = field(default_factory=dict)
+    described: dict["DescribedKey", dict[Endpoint, tuple[int, bytes]]] = field(default_factory=dict)
+    holds: dict[Party, bool] = field(default_factory=dict)
+    offers: dict[tuple[Party, int], bool] = field(default_factory=dict)
+    deadline: int | None = None
+
+
+DescribedKey = tuple[int, str, Party, str]
+
+
+@dataclass(eq=False)
+class Call:
+    """One call; times in ns. Owned and changed by the dialog table alone.
+
+    `signalling` is where each party's own messages were first seen coming from; `messages` counts different ones.
+    """
+
+    number: int
+    call_id: str
+    caller_tag: str
+    started: int
+    joined_late: bool
+    caller: Identity
+    callee: Identity
+    dialled: str
+    invite_from: Endpoint
+    invite_to: Endpoint
+    asserted: tuple[Identity, ...] = ()
+    diversion: tuple[str, ...] = ()
+    answered: int | None = None
+    answered_tag: str | None = None
+    ended: int | None = None
+    end_reason: str = ""
+    state: State = State.CALLING
+    forks: dict[str, Fork] = field(default_factory=dict)
+    user_agents: dict[Party, str] = field(default_factory=dict)
+    signalling: dict[Party, Endpoint] = field(default_factory=dict)
+    session_expires: int | None = None
+    replaces: str | None = None
+    referred_by: str = ""
+    session_id: str = ""
+    transfers: list[tuple[int, str]] = field(default_factory=list)
+    messages: int = 0
+    last_seen: int = 0
+    memory: Memory = field(default_factory=Memory, repr=False)
+
+    @property
+    def held(self) -> bool:
+        """Whether the newest description of either party puts the other on hold (RFC 3264 section 8.4)."""
+        return any(self.memory.holds.values())
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a call, at a time in ns."""
+
+    call: Call
+    time: int
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """A new call."""
+
+
+@dataclass(frozen=True)
+class Described(Event):
+    """A party's session description: its own words at `hop` 0, a copy that a relay may have changed at 1 and up.
+
+    `tag` is the callee's fork, "" for the caller; `announced_by` is the IP address that sent this copy.
+    """
+
+    party: Party
+    tag: str
+    sdp: SessionDescription
+    announced_by: str
+    hop: int
+
+
+@dataclass(frozen=True)
+class Ringing(Event):
+    """The first 101-199."""
+
+
+@dataclass(frozen=True)
+class Answered(Event):
+    """The first 2xx to the INVITE; `tag` is the fork that answered."""
+
+    tag: str
+
+
+@dataclass(frozen=True)
+class Ended(Event):
+    """BYE, CANCEL, a final failure or silence; the call lingers."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Revived(Event):
+    """An ended call goes on: a retry, or another target of the INVITE."""
+
+
+@dataclass(frozen=True)
+class Closed(Event):
+    """The call's time to linger is over; it has no further events."""
+
+
+@dataclass(frozen=True)
+class Digits(Event):
+    """A key pressed, sent by INFO; the duration is 0 where none is stated."""
+
+    party: Party
+    digit: str
+    duration_ms: int
+
+
+@dataclass(frozen=True)
+class Transferred(Event):
+    """A REFER: one party sends the other on to `target` (RFC 3515)."""
+
+    target: str

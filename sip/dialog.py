@@ -1,0 +1,413 @@
+"""The dialog table: SIP messages in, events of calls out (RFC 3261 sections 12-15, RFC 3264, 3262, 3311, 3515, 6026).
+
+One call is what a caller's INVITE starts, with all its retries and forks. It is found by Call-ID and tags; a proxy that
+shows the same message again, with one more Via, adds nothing but a copy of the session description.
+"""
+
+import heapq
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+
+from . import parties
+from .call import (
+    OVER,
+    SECOND,
+    TRANSITIONS,
+    Answered,
+    Call,
+    Closed,
+    Described,
+    Digits,
+    Ended,
+    Endpoint,
+    Event,
+    Fork,
+    Party,
+    Revived,
+    Ringing,
+    Signal,
+    Started,
+    State,
+    Transferred,
+)
+from .detail import (
+    MAX_FORKS,
+    MAX_REMEMBERED,
+    callee_tag,
+    copy_number,
+    digit_of,
+    first_of,
+    is_repeat,
+    new_call,
+    note_answer,
+    note_fork,
+    note_hold,
+    note_sender,
+    note_timer,
+    refine_caller,
+    take_back_offer,
+    top_branch,
+)
+from .headers import parse_address
+from .message import Message
+from .sdp import SdpError, SessionDescription, session_description
+
+__all__ = [
+    "Answered",
+    "Call",
+    "Closed",
+    "Described",
+    "Dialogs",
+    "Digits",
+    "Ended",
+    "Endpoint",
+    "Event",
+    "Fork",
+    "Party",
+    "Revived",
+    "Ringing",
+    "Started",
+    "State",
+    "Transferred",
+]
+
+# How long a caller may take to try again: most need milliseconds, a phone that asks its user for the password a minute.
+RETRY_NS = 90 * SECOND
+FAILURE_NS = 5 * SECOND
+BYE_NS = 2 * SECOND
+# A ringing callee repeats its 18x every minute (RFC 3261 section 13.3.1.1) and proxies give up after some three.
+SETUP_NS = 600 * SECOND
+
+MAX_CLOSED = 20_000
+
+_CARRIES_MEDIA = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
+_IN_CALL = _CARRIES_MEDIA | {"BYE", "CANCEL", "INFO", "REFER"}
+
+
+class Dialogs:
+    """All calls in progress. Times are in ns; a time that goes back is taken as it is.
+
+    `refused_calls` counts calls that did not fit into the table, `sdp_errors` unreadable session descriptions by kind.
+    """
+
+    def __init__(self, *, limit: int = 100_000, linger_ns: int = BYE_NS) -> None:
+        self.limit = limit
+        self.refused_calls = 0
+        self.sdp_errors: Counter[str] = Counter()
+        self._linger = {
+            State.CHALLENGED: RETRY_NS,
+            State.FAILED: FAILURE_NS,
+            State.CANCELLED: FAILURE_NS,
+            State.ENDED: linger_ns,
+        }
+        self._numbered = 0
+        self._now = 0
+        self._open: dict[int, Call] = {}
+        self._by_tag: dict[tuple[str, str], Call] = {}
+        self._challenged: dict[str, Call] = {}
+        self._forgotten: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._deadlines: list[tuple[int, int]] = []
+        self._requests: dict[str, Callable[[Call, Message, int, Party], list[Event]]] = {
+            "ACK": self._on_ack,
+            "BYE": self._on_bye,
+            "CANCEL": self._on_cancel,
+            "INFO": self._on_info,
+            "REFER": self._on_refer,
+        }
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls that are not closed, oldest first."""
+        return list(self._open.values())
+
+    def handle(self, message: Message, time: int, source: Endpoint, destination: Endpoint) -> list[Event]:
+        """What a message seen at `time` changes. Calls whose time is over by then are closed first. Raises nothing."""
+        events = self.advance(time)
+        call, party = self._find(message)
+        if self._starts_anew(call, message):
+            call = self._claim_retry(message, source)
+            if call is None:
+                call = self._start(message, time, (source, destination), events)
+        elif call is None and self._joins_late(message):
+            ends = (source, destination) if message.method else (destination, source)
+            call = self._start(message, time, ends, events)
+            party = Party.CALLER if message.method else Party.CALLEE
+            events += self._join(call, message, time) if call else []
+        return events + (self._in_call(call, message, time, source, party) if call else [])
+
+    def advance(self, now: int) -> list[Event]:
+        """Close the calls whose time to linger is over at `now`, and give up those whose set-up has died away."""
+        self._now = max(self._now, now)
+        events: list[Event] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            call = self._open.get(heapq.heappop(self._deadlines)[1])
+            deadline = call.memory.deadline if call else None
+            if call is None or deadline is None:
+                continue
+            if deadline > now:
+                heapq.heappush(self._deadlines, (deadline, call.number))
+            elif call.state in OVER:
+                events += self._move(call, Signal.LINGERED, deadline)
+            else:
+                reason = call.memory.last_failure or "no final response"
+                events += self._move(call, Signal.FAILURE, deadline, reason)
+        return events
+
+    def finish(self) -> list[Event]:
+        """The input is at its end: every call ends where it was last seen, and is closed."""
+        events: list[Event] = []
+        for call in self.calls:
+            events += self.end(call, max(call.last_seen, call.started), "end of input")
+            events += self._move(call, Signal.LINGERED, max(self._now, call.last_seen))
+        return events
+
+    def end(self, call: Call, time: int, reason: str) -> list[Event]:
+        """End a call for a reason that signalling does not show, such as silence; nothing if it has ended."""
+        return [] if call.state in OVER else self._enter(call, State.ENDED, time, reason)
+
+    # Which call a message belongs to
+
+    def _find(self, message: Message) -> tuple[Call | None, Party]:
+        """The call, and which party sent the message: the tag in From is the request's sender's (section 12.2)."""
+        call_id, from_tag, to_tag = message.call_id, message.from_.tag, message.to.tag
+        call, asking = self._by_tag.get((call_id, from_tag)), Party.CALLER
+        if call is None:
+            call = self._by_tag.get((call_id, to_tag))
+            if call is not None and not to_tag and from_tag not in call.forks:
+                call = None
+            asking = Party.CALLEE if call else Party.CALLER
+        return call, asking if message.method else asking.other
+
+    def _starts_anew(self, call: Call | None, message: Message) -> bool:
+        """Whether this is a first INVITE, and not the late copy of a finished call's."""
+        if message.method != "INVITE" or message.to.tag:
+            return False
+        if call is not None:
+            return call.state in (State.ENDED, State.CANCELLED) and message.cseq.number > call.memory.invite
+        return message.cseq.number > self._forgotten.get((message.call_id, message.from_.tag), -1)
+
+    def _joins_late(self, message: Message) -> bool:
+        """Whether a message of an unknown dialog shows that a call is under way."""
+        for tag in (message.from_.tag, message.to.tag):
+            if (message.call_id, tag) in self._forgotten:
+                return False
+        if message.method:
+            in_dialog = message.method in ("INVITE", "ACK", "UPDATE") and message.to.tag
+            return bool(in_dialog) and self._sdp(message) is not None
+        return message.cseq.method == "INVITE" and message.status < 300
+
+    def _claim_retry(self, message: Message, source: Endpoint) -> Call | None:
+        """The challenged call that its caller tries again under another From-tag (RFC 3261 section 8.1.3.5)."""
+        call = self._challenged.get(message.call_id)
+        if call is None or call.state is not State.CHALLENGED or source[0] != call.invite_from[0]:
+            return None
+        call.caller_tag = message.from_.tag
+        call.memory.tags.add(call.caller_tag)
+        self._by_tag[message.call_id, call.caller_tag] = call
+        return call
+
+    def _start(self, message: Message, time: int, ends: tuple[Endpoint, Endpoint], events: list[Event]) -> Call | None:
+        key = message.call_id, message.from_.tag
+        if len(self._open) >= self.limit:
+            self.refused_calls += 1
+            self._forget(key, message.cseq.number)
+            return None
+        self._numbered += 1
+        call = new_call(self._numbered, message, time, ends)
+        call.memory.deadline = time + SETUP_NS
+        heapq.heappush(self._deadlines, (call.memory.deadline, call.number))
+        self._open[call.number] = self._by_tag[key] = call
+        self._forgotten.pop(key, None)
+        events.append(Started(call, time))
+        return call
+
+    def _join(self, call: Call, message: Message, time: int) -> list[Event]:
+        """Bring a call that was joined in its middle to where it must be; responses do that by themselves."""
+        call.joined_late = True
+        call.memory.invite = message.cseq.number if message.cseq.method == "INVITE" else -1
+        if not message.method:
+            return []
+        call.answered_tag = message.to.tag
+        return self._move(call, Signal.ANSWER, time)
+
+    # What a message does
+
+    def _in_call(self, call: Call, message: Message, time: int, source: Endpoint, party: Party) -> list[Event]:
+        call.last_seen = max(call.last_seen, time)
+        method = message.cseq.method if message.status else message.method
+        if is_repeat(call, message, source) or method not in _IN_CALL or call.state is State.CLOSED:
+            return []
+        call.messages += 1
+        if call.memory.deadline is not None and call.state not in OVER:
+            call.memory.deadline = max(call.memory.deadline, time + SETUP_NS)
+        if message.status:
+            events = self._on_response(call, message, time, source, party)
+        elif method == "INVITE" and not message.to.tag and party is Party.CALLER:
+            events = self._on_invite(call, message, time, source)
+        else:
+            events = self._requests[method](call, message, time, party) if method in self._requests else []
+        note_sender(call, message, source, party)
+        return events + self._on_description(call, message, time, source, party, method)
+
+    def _on_invite(self, call: Call, message: Message, time: int, source: Endpoint) -> list[Event]:
+        """A first INVITE: the caller's, its copy on another hop, a fork's, or a retry (sections 8.1.3.5, 16.6)."""
+        memory = call.memory
+        branch = top_branch(message)
+        if message.cseq.number < memory.invite or call.state is State.ANSWERED:
+            return []
+        if message.cseq.number > memory.invite:
+            memory.invite, memory.own_branch = message.cseq.number, branch
+            memory.branches.clear()
+            memory.pending.clear()
+        elif branch in memory.branches or len(memory.branches) >= MAX_FORKS:
+            return []
+        memory.branches.add(branch)
+        memory.pending.add(branch)
+        refine_caller(call, message)
+        return self._move(call, Signal.INVITE, time)
+
+    def _on_response(self, call: Call, message: Message, time: int, source: Endpoint, party: Party) -> list[Event]:
+        if 200 <= message.status < 300:
+            note_timer(call, message)
+        if message.cseq.method != "INVITE" or message.status == 100:
+            return []
+        if message.status >= 300:
+            take_back_offer(call, message.cseq.number, party.other)
+        if party is Party.CALLER or call.memory.invite not in (-1, message.cseq.number):
+            return []
+        if message.status >= 300:
+            return self._on_failure(call, message, time)
+        note_fork(call, message, time, source)
+        if message.status < 200:
+            return self._move(call, Signal.RINGING, time)
+        if call.answered_tag is None:
+            note_answer(call, message, source)
+        return self._move(call, Signal.ANSWER, time)
+
+    def _on_failure(self, call: Call, message: Message, time: int) -> list[Event]:
+        """A failure is the call's own only if it answers the caller's INVITE, or no fork is left (section 16.7)."""
+        memory = call.memory
+        branch = top_branch(message)
+        memory.pending.discard(branch)
+        memory.last_failure = f"{message.status} {message.reason}".strip()
+        if branch != memory.own_branch and memory.pending:
+            return []
+        retried = message.status in (401, 407) or message.status < 400
+        return self._move(call, Signal.CHALLENGE if retried else Signal.FAILURE, time, memory.last_failure)
+
+    def _on_bye(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
+        """A BYE of the dialog that was answered; one that ends another fork's dialog changes nothing.
+
+        A back-to-back element may give the callee another tag on each hop: then the ACK tells which is the call's.
+        """
+        tag = callee_tag(message, party)
+        acknowledged = tag in call.memory.acknowledged and call.answered_tag not in call.memory.acknowledged
+        if call.answered_tag not in (None, tag) and tag in call.forks and not acknowledged:
+            return []
+        return self._move(call, Signal.BYE, time, f"BYE by {party.value}")
+
+    def _on_ack(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
+        if party is Party.CALLER and message.to.tag in call.forks:
+            call.memory.acknowledged.add(message.to.tag)
+        return []
+
+    def _on_cancel(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
+        """The caller's CANCEL has the branch of its INVITE (section 9.1); a proxy's ends one fork only."""
+        memory = call.memory
+        branch = top_branch(message)
+        if party is Party.CALLEE or (branch != memory.own_branch and branch in memory.branches):
+            return []
+        return self._move(call, Signal.CANCEL, time, "CANCEL")
+
+    def _on_info(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
+        digit, duration = digit_of(message)
+        if not digit or call.state in OVER or not first_of(call, message, party):
+            return []
+        return [Digits(call, time, party, digit, duration)]
+
+    def _on_refer(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
+        target = parties.number_of(parse_address(message.get("refer-to")))
+        if not target or call.state in OVER or not first_of(call, message, party):
+            return []
+        if len(call.transfers) < MAX_REMEMBERED:
+            call.transfers.append((time, target))
+        return [Transferred(call, time, target)]
+
+    def _on_description(
+        self, call: Call, message: Message, time: int, source: Endpoint, party: Party, method: str
+    ) -> list[Event]:
+        """The description in an offer or answer; a refusal's only lists what could have been (section 21.4.26)."""
+        if method not in _CARRIES_MEDIA or message.status >= 300 or call.state in OVER:
+            return []
+        sdp = self._sdp(message)
+        if sdp is None:
+            return []
+        tag = callee_tag(message, party) if party is Party.CALLEE else ""
+        kind = message.method or f"{message.status // 100}xx {message.cseq.method}"
+        hop = copy_number(call, message, source, (message.cseq.number, kind, party, tag))
+        if hop is None:
+            return []
+        if hop == 0:
+            note_hold(call, message, party, sdp.held)
+        return [Described(call, time, party, tag, sdp, source[0], hop)]
+
+    def _sdp(self, message: Message) -> SessionDescription | None:
+        try:
+            return session_description(message)
+        except SdpError as error:
+            self.sdp_errors[error.kind] += 1
+            return None
+
+    # States
+
+    def _move(self, call: Call, signal: Signal, time: int, reason: str = "") -> list[Event]:
+        """Follow the table; the events say which state was entered."""
+        target = TRANSITIONS[call.state].get(signal)
+        return [] if target in (None, call.state) else self._enter(call, target, time, reason)
+
+    def _enter(self, call: Call, state: State, time: int, reason: str) -> list[Event]:
+        before, call.state = call.state, state
+        if state is State.CLOSED:
+            self._close(call)
+            return [Closed(call, time)]
+        if state in OVER:
+            return self._end(call, before, time, reason)
+        events: list[Event] = []
+        call.memory.deadline = time + SETUP_NS
+        if before in OVER:
+            call.ended, call.end_reason = None, ""
+            events.append(Revived(call, time))
+        if state is State.RINGING:
+            events.append(Ringing(call, time))
+        if state is State.ANSWERED:
+            call.memory.deadline = None
+            call.answered = time
+            events.append(Answered(call, time, call.answered_tag or ""))
+        return events
+
+    def _end(self, call: Call, before: State, time: int, reason: str) -> list[Event]:
+        deadline = time + self._linger[call.state]
+        call.memory.deadline = deadline
+        heapq.heappush(self._deadlines, (deadline, call.number))
+        if call.state is State.CHALLENGED:
+            self._challenged[call.call_id] = call
+        if before in OVER:
+            return []
+        call.ended, call.end_reason = time, reason
+        return [Ended(call, time, reason)]
+
+    def _close(self, call: Call) -> None:
+        del self._open[call.number]
+        if self._challenged.get(call.call_id) is call:
+            del self._challenged[call.call_id]
+        for tag in call.memory.tags:
+            if self._by_tag.get((call.call_id, tag)) is call:
+                del self._by_tag[call.call_id, tag]
+                self._forget((call.call_id, tag), call.memory.invite)
+
+    def _forget(self, key: tuple[str, str], invite: int) -> None:
+        """Keep what tells late messages of a closed or refused call from those of a new one."""
+        self._forgotten[key] = max(invite, self._forgotten.get(key, -1))
+        self._forgotten.move_to_end(key)
+        while len(self._forgotten) > MAX_CLOSED:
+            self._forgotten.popitem(last=False)

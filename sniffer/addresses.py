@@ -1,0 +1,58 @@
+"""IP addresses as 64-bit keys, so that a column of them is one array.
+
+An IPv4 address is its own key. An IPv6 address becomes a keyed hash with the top bit set; the factors are random for each
+process, so that a sender cannot choose addresses whose keys collide. IPv4-mapped IPv6 addresses are kept as IPv6.
+"""
+
+import ipaddress
+import secrets
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+
+_FACTORS = tuple(np.uint64(secrets.randbits(64) | 1) for _ in range(3))
+_TOP = np.uint64(1 << 63)
+MAX_ADDRESSES = 1 << 18
+
+
+def v6_keys(high: Keys, low: Keys) -> Keys:
+    """Return the keys of IPv6 addresses given as two 64-bit halves."""
+    mixed = (high ^ (high >> np.uint64(29))) * _FACTORS[0] + (low ^ (low >> np.uint64(31))) * _FACTORS[1]
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * _FACTORS[2]
+    return (mixed ^ (mixed >> np.uint64(29))) | _TOP
+
+
+def address_key(text: str) -> int | None:
+    """Return the key of an address in text form, None if it is none (a host name, say)."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if address.version == 4:
+        return int(address)
+    high, low = int(address) >> 64, int(address) & 0xFFFFFFFFFFFFFFFF
+    return int(v6_keys(np.array([high], dtype=np.uint64), np.array([low], dtype=np.uint64))[0])
+
+
+class AddressBook:
+    """Remembers the text of IPv6 keys; bounded, the oldest entries go first."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, str] = {}
+
+    def learn(self, keys: Keys, high: Keys, low: Keys) -> None:
+        """Remember new addresses of a block."""
+        unique, index = np.unique(keys, return_index=True)
+        for key, row in zip(unique.tolist(), index.tolist(), strict=True):
+            if key not in self._texts:
+                if len(self._texts) >= MAX_ADDRESSES:
+                    self._texts.pop(next(iter(self._texts)))
+                self._texts[key] = str(ipaddress.IPv6Address(int(high[row]) << 64 | int(low[row])))
+
+    def text(self, key: int) -> str:
+        """Return the address as text."""
+        if key >> 63:
+            return self._texts.get(key, f"ipv6-{key:016x}")
+        return str(ipaddress.IPv4Address(key))

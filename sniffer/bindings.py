@@ -1,0 +1,157 @@
+"""Which endpoint belongs to which party of which call, and since when. No I/O."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from ..sip.dialog import Party
+from ..sip.sdp import Media
+
+if TYPE_CHECKING:
+    from .correlator import Tracked
+
+EndpointKey = tuple[int, int]
+"""Address key and port."""
+
+MAX_BINDINGS_PER_ENDPOINT = 64
+
+
+class Source(IntEnum):
+    """How we know an endpoint; higher is better."""
+
+    LEARNED = 0
+    """From a stream that answers one we know (symmetric RTP, RFC 4961), or from the address the party's SIP comes from."""
+    RELAY = 1
+    """From SDP that was rewritten on its way: the endpoint of a relay."""
+    OWN = 2
+    """From the party's own SDP."""
+
+
+@dataclass(slots=True, eq=False)
+class Binding:
+    """One endpoint of one party of one call. `tag` is the fork's To-tag, empty for the caller; `since` in ns."""
+
+    tracked: "Tracked"
+    party: Party
+    tag: str
+    since: int
+    announced_by: str
+    source: Source
+    media: Media | None
+
+
+@dataclass(slots=True)
+class Match:
+    """How well a stream fits a call: the bindings of where it goes to and where it comes from."""
+
+    to: Binding | None = None
+    from_: Binding | None = None
+
+    @property
+    def tracked(self) -> "Tracked":
+        """The call."""
+        binding = self.to or self.from_
+        assert binding is not None
+        return binding.tracked
+
+    @property
+    def consistent(self) -> bool:
+        """Whether both ends are known and belong to opposite parties."""
+        return self.to is not None and self.from_ is not None and self.to.party is not self.from_.party
+
+    @property
+    def score(self) -> int:
+        """Rank: both ends over the destination alone over the source alone; announced ends over learned ones."""
+        if self.to is not None and self.consistent:
+            assert self.from_ is not None
+            return 8 + (self.to.source > 0) + (self.from_.source > 0)
+        if self.to is not None:
+            return 4 + (self.to.source > 0)
+        assert self.from_ is not None
+        return 2 + (self.from_.source > 0)
+
+    @property
+    def since(self) -> int:
+        """When the newer of the two bindings was made, in ns."""
+        return max(binding.since for binding in (self.to, self.from_) if binding is not None)
+
+    @property
+    def sender(self) -> Party:
+        """Whose sound this is: of the party that does not receive it."""
+        if self.to is not None:
+            return Party.CALLEE if self.to.party is Party.CALLER else Party.CALLER
+        assert self.from_ is not None
+        return self.from_.party
+
+    @property
+    def tag(self) -> str:
+        """The fork that sends, empty if that is not known."""
+        return self.from_.tag if self.from_ is not None and self.from_.party is Party.CALLEE else ""
+
+    @property
+    def standing(self) -> int:
+        """How close to its sender the stream was seen: 2 own endpoint, 1 an unknown one (NAT), 0 behind a relay."""
+        if self.from_ is not None and self.consistent:
+            return {Source.OWN: 2, Source.LEARNED: 1, Source.RELAY: 0}[self.from_.source]
+        return 1
+
+    @property
+    def media(self) -> Media | None:
+        """The m-line, of the receiver where it is known: its payload types hold (RFC 3264 section 6.1)."""
+        for binding in (self.to, self.from_):
+            if binding is not None and binding.media is not None:
+                return binding.media
+        return None
+
+
+@dataclass(slots=True)
+class Bindings:
+    """Endpoint -> bindings, newest last; bounded for each endpoint."""
+
+    _table: dict[EndpointKey, list[Binding]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def add(self, endpoint: EndpointKey, new: Binding) -> bool:
+        """Bind an endpoint. Return whether that told us anything new."""
+        held = self._table.setdefault(endpoint, [])
+        for old in held:
+            if old.tracked is new.tracked and old.party is new.party and old.tag == new.tag:
+                better = new.source > old.source
+                old.source = max(old.source, new.source)
+                if new.media is not None:
+                    old.media = new.media
+                return better
+        if len(held) >= MAX_BINDINGS_PER_ENDPOINT:
+            held.pop(0)
+        held.append(new)
+        new.tracked.endpoints.append(endpoint)
+        return True
+
+    def bound(self, endpoint: EndpointKey) -> bool:
+        """Tell whether SDP named this endpoint, for any call."""
+        return any(binding.source > Source.LEARNED for binding in self._table.get(endpoint, ()))
+
+    def remove(self, tracked: "Tracked") -> None:
+        """Forget a call's endpoints."""
+        for endpoint in tracked.endpoints:
+            held = [binding for binding in self._table.get(endpoint, ()) if binding.tracked is not tracked]
+            if held:
+                self._table[endpoint] = held
+            else:
+                self._table.pop(endpoint, None)
+
+    def matches(self, source: EndpointKey, destination: EndpointKey) -> list[Match]:
+        """Return how the calls that know either end of a stream fit it."""
+        found: dict[int, Match] = {}
+        for binding in self._table.get(destination, ()):
+            match = found.setdefault(id(binding.tracked), Match())
+            if match.to is None or binding.source >= match.to.source:
+                match.to = binding
+        for binding in self._table.get(source, ()):
+            match = found.setdefault(id(binding.tracked), Match())
+            opposite = match.to is None or match.to.party is not binding.party
+            if match.from_ is None or (opposite and binding.source >= match.from_.source):
+                match.from_ = binding
+        return list(found.values())

@@ -1,0 +1,363 @@
+"""The correlator joins dialogs and streams to calls: a pure state machine fed with events in the order of time.
+
+A stream belongs to the call whose SDP named its destination; else to the one whose SDP named its source (NAT, symmetric
+RTP). What came before the SDP that explains it is claimed backwards. A claim has a span of time, because ports are used
+again: who owns an endpoint is a question with a time in it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..sip.dialog import (
+    Call,
+    Closed,
+    Described,
+    Dialogs,
+    Digits,
+    Event,
+    Party,
+    Started,
+    Transferred,
+)
+from ..sip.sdp import Format, Media
+from .addresses import address_key
+from .bindings import Binding, Bindings, EndpointKey, Match, Source
+from .related import Relations
+from .streams import StreamTable
+
+SECOND = 1_000_000_000
+FOREVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """When a call is over, and how long media waits for its call. All in seconds."""
+
+    media_silence_s: float = 300.0
+    held_silence_s: float = 14_400.0
+    unclaimed_hold_s: float = 30.0
+    bye_linger_s: float = 2.0
+
+    @property
+    def hold(self) -> int:
+        """How far back media is claimed, in ns."""
+        return int(self.unclaimed_hold_s * SECOND)
+
+    @property
+    def linger(self) -> int:
+        """How long media may trail a BYE, in ns."""
+        return int(self.bye_linger_s * SECOND)
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A call's hold on a stream for since <= time < until (ns)."""
+
+    tracked: "Tracked"
+    stream: int
+    match: Match
+    since: int
+    until: int = FOREVER
+
+    @property
+    def sender(self) -> Party:
+        """Whose sound it is."""
+        return self.match.sender
+
+
+@dataclass(slots=True, eq=False)
+class Tracked:
+    """A call as the correlator sees it: the dialog, its claims, and what was heard on the way."""
+
+    call: Call
+    claims: list[Claim] = field(default_factory=list)
+    endpoints: list[EndpointKey] = field(default_factory=list)
+    media: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
+    digits: list[tuple[int, Party, str]] = field(default_factory=list)
+    holds: list[tuple[int, Party, bool]] = field(default_factory=list)
+    related: list["Tracked"] = field(default_factory=list)
+    tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
+    secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
+    closed: bool = False
+
+    def formats(self, sender: Party) -> list[tuple[int, Mapping[int, Format]]]:
+        """Return what payload types mean in packets of this sender, each map with the time it holds from (ns)."""
+        receiver = Party.CALLEE if sender is Party.CALLER else Party.CALLER
+        own = self.media[sender]
+        changes = sorted({time for time, _ in own} | {time for time, _ in self.media[receiver]})
+        maps: list[tuple[int, Mapping[int, Format]]] = []
+        for time in changes:
+            merged: dict[int, Format] = {}
+            for party in (sender, receiver):
+                for since, media in self.media[party]:
+                    if since <= time:
+                        merged.update(media.formats)
+            if not maps or maps[-1][1] != merged:
+                maps.append((time, merged))
+        return maps
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the parties agreed on SRTP: each that spoke of media last offered it with keys."""
+        last = [spoken[-1][1] for spoken in self.media.values() if spoken]
+        return bool(last) and all(media.encrypted for media in last)
+
+
+MAX_MEDIA_CHANGES = 256
+MAX_CLAIMS = 512
+MAX_DIGITS = 4096
+
+
+class Correlator:
+    """Owns the dialogs, the bindings and the claims. `closed` collects the calls that nothing more can happen to."""
+
+    def __init__(self, streams: StreamTable, settings: CallSettings, *, max_calls: int = 100_000) -> None:
+        self.dialogs = Dialogs(limit=max_calls, linger_ns=settings.linger)
+        self.closed: list[Tracked] = []
+        self.open: dict[int, Tracked] = {}
+        self._streams = streams
+        self._settings = settings
+        self._bindings = Bindings()
+        self._owners: dict[int, list[Claim]] = {}
+        self._relations = Relations()
+        self._seen = 0
+        self._next_check = 0
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def happened(self, events: Iterable[Event]) -> None:
+        """Take what the dialogs say."""
+        for event in events:
+            if isinstance(event, Started):
+                self._begin(event.call, event.time)
+                continue
+            tracked = self.open.get(event.call.number)
+            if tracked is not None:
+                self._take(tracked, event)
+
+    def _begin(self, call: Call, time: int) -> None:
+        self._seen += 1
+        tracked = self.open[call.number] = Tracked(call)
+        self._relations.begin(tracked, time)
+
+    def _take(self, tracked: Tracked, event: Event) -> None:
+        match event:
+            case Described():
+                self._describe(tracked, event)
+            case Digits():
+                if len(tracked.digits) < MAX_DIGITS:
+                    tracked.digits.append((event.time, event.party, event.digit))
+            case Transferred():
+                self._relations.transferred(tracked, event.target, event.time)
+            case Closed():
+                self._close(tracked)
+            case _:
+                pass  # the call itself says that it rings, was answered, has ended or goes on
+
+    def stream_started(self, stream: int) -> None:
+        """A stream shows up that the table did not know."""
+        self._evaluate(stream, int(self._streams.rows["first"][stream]))
+
+    def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> None:
+        """A ZRTP handshake (RFC 6189) is complete between two endpoints: what follows is SRTP, whatever the SDP says."""
+        keys = address_key(source[0]), address_key(destination[0])
+        if keys[0] is None or keys[1] is None:
+            return
+        here, there = (keys[0], source[1]), (keys[1], destination[1])
+        for match in self._bindings.matches(here, there):
+            secured = match.tracked.secured
+            if len(secured) < MAX_CLAIMS:
+                secured.setdefault((here, there), time)
+                secured.setdefault((there, here), time)
+
+    # -- bindings ------------------------------------------------------------------------------------------------------
+
+    def _describe(self, tracked: Tracked, event: Described) -> None:
+        first_audio = True
+        for media in event.sdp.media:
+            if media.kind == "audio" and media.port and first_audio and event.hop == 0:
+                self._note_media(tracked, event.party, event.time, media)
+                first_audio = False
+            for endpoint, source in self._endpoints(media, event):
+                since, by = event.time, event.announced_by
+                if event.party is Party.CALLEE and len(tracked.tags) < MAX_CLAIMS:
+                    tracked.tags.setdefault(endpoint, set()).add(event.tag)
+                self._bind(endpoint, Binding(tracked, event.party, event.tag, since, by, source, media), event.time)
+
+    def _note_media(self, tracked: Tracked, party: Party, time: int, media: Media) -> None:
+        spoken = tracked.media[party]
+        if len(spoken) < MAX_MEDIA_CHANGES and (not spoken or spoken[-1][1] != media):
+            spoken.append((time, media))
+        held = media.held or media.direction in ("sendonly", "inactive")
+        before = next((state for _, who, state in reversed(tracked.holds) if who is party), False)
+        if held != before and len(tracked.holds) < MAX_MEDIA_CHANGES:
+            tracked.holds.append((time, party, held))
+
+    def _endpoints(self, media: Media, event: Described) -> list[tuple[EndpointKey, Source]]:
+        """Return the endpoints that an m-line names or suggests."""
+        key = address_key(media.address)
+        if not media.port or key is None:
+            return []
+        found = []
+        if key:
+            found.append(((key, media.port), Source.OWN if event.hop == 0 else Source.RELAY))
+        spoken_from = address_key(event.announced_by)
+        if event.hop == 0 and spoken_from is not None and spoken_from != key:  # behind NAT, perhaps
+            found.append(((spoken_from, media.port), Source.LEARNED))
+        for address, port in media.candidates[:16]:
+            candidate = address_key(address)
+            if candidate is not None and (candidate, port) not in [endpoint for endpoint, _ in found]:
+                found.append(((candidate, port), Source.LEARNED))
+        return found
+
+    def _bind(self, endpoint: EndpointKey, binding: Binding, time: int) -> None:
+        if not self._bindings.add(endpoint, binding):
+            return
+        for stream in self._streams.touching(*endpoint):
+            if int(self._streams.rows["last"][stream]) >= time - self._settings.hold:
+                self._evaluate(stream, time)
+
+    def _ends(self, stream: int) -> tuple[EndpointKey, EndpointKey]:
+        row = self._streams.rows[stream]
+        ports = int(row["ports"])
+        return (int(row["source"]), ports >> 16), (int(row["destination"]), ports & 0xFFFF)
+
+    # -- claims --------------------------------------------------------------------------------------------------------
+
+    def _evaluate(self, stream: int, time: int) -> None:
+        """Decide anew whose a stream is, after something changed at `time`."""
+        source, destination = self._ends(stream)
+        first = int(self._streams.rows["first"][stream])
+        matches = [
+            match
+            for match in self._bindings.matches(source, destination)
+            if match.tracked.call.ended is None or first < match.tracked.call.ended
+        ]
+        alive = [match for match in matches if match.tracked.call.ended is None] or matches
+        if not alive:
+            return
+        best = max(alive, key=lambda match: (match.score, match.since))
+        chosen = [best] + [match for match in alive if match is not best and _shares(best, match)]
+        for match in chosen:
+            self._claim(stream, match, [other.tracked for other in chosen], time)
+        self._learn(best, source, destination, time)
+
+    def _claim(self, stream: int, match: Match, sharers: list[Tracked], time: int) -> None:
+        tracked = match.tracked
+        claims = self._owners.setdefault(stream, [])
+        for claim in claims:
+            if claim.tracked is tracked and claim.until == FOREVER:
+                claim.match = max(claim.match, match, key=lambda one: (one.score, one.standing))
+                return
+        rivals = [claim for claim in claims if claim.until == FOREVER and claim.tracked not in sharers]
+        going = [claim for claim in rivals if claim.tracked.call.ended is None]
+        if any(claim.match.score >= match.score for claim in going) or len(tracked.claims) >= MAX_CLAIMS:
+            return
+        since = self._reach(tracked, time)
+        for claim in claims:
+            if claim.tracked not in sharers and claim.tracked.call.ended is not None:
+                since = max(since, claim.tracked.call.ended)
+        for claim in rivals:
+            claim.until = max(since, claim.since)
+        new = Claim(tracked, stream, match, since)
+        claims.append(new)
+        tracked.claims.append(new)
+
+    def _reach(self, tracked: Tracked, time: int) -> int:
+        """How far back a call may claim media, in ns: not before its own start, unless we came in the middle."""
+        reach = time - self._settings.hold
+        return reach if tracked.call.joined_late else max(reach, tracked.call.started)
+
+    def _learn(self, match: Match, source: EndpointKey, destination: EndpointKey, time: int) -> None:
+        """Bind the end of a claimed stream that no SDP named: media towards it belongs to the same call."""
+        known, endpoint = (match.to, source) if match.from_ is None else (match.from_, destination)
+        if known is None or known.source is Source.LEARNED or (match.to and match.from_) or self._bindings.bound(endpoint):
+            return
+        party = Party.CALLEE if known.party is Party.CALLER else Party.CALLER
+        self._bind(endpoint, Binding(match.tracked, party, "", time, "", Source.LEARNED, None), time)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def advance(self, now: int) -> None:
+        """Let time pass: calls whose linger is over are closed, silent ones are ended."""
+        self.happened(self.dialogs.advance(now))
+        if now >= self._next_check or now < self._next_check - 20 * SECOND:
+            self._next_check = now + 5 * SECOND
+            for tracked in list(self.open.values()):
+                if tracked.call.ended is None:
+                    self._check_silence(tracked, now)
+
+    def _check_silence(self, tracked: Tracked, now: int) -> None:
+        call = tracked.call
+        media = self.last_media(tracked)
+        patience = self._settings.media_silence_s
+        if call.held or (media is None and call.answered is not None):
+            patience = max(patience, self._settings.held_silence_s)
+            if call.session_expires:
+                patience = min(patience, max(call.session_expires, self._settings.media_silence_s))
+        last = max(call.last_seen, media or 0) if media is None or call.held else max(media, call.answered or 0)
+        if call.answered is None:
+            last = max(call.last_seen, media or 0)
+        if now - last > patience * SECOND:
+            reason = "media silence" if media is not None else "no answer seen" if call.answered is None else "no BYE seen"
+            self.happened(self.dialogs.end(call, last, reason))
+
+    def last_media(self, tracked: Tracked) -> int | None:
+        """Return when the call's last media packet came (ns), None if none did."""
+        if not tracked.claims:
+            return None
+        last = self._streams.rows["last"]
+        return max(min(int(last[claim.stream]), claim.until) for claim in tracked.claims)
+
+    def finish(self, now: int) -> None:
+        """The input is over at `now` (ns): all calls end here."""
+        for tracked in list(self.open.values()):
+            if tracked.call.ended is None:
+                self.happened(self.dialogs.end(tracked.call, now, "end of input"))
+        self.happened(self.dialogs.finish())
+        for tracked in list(self.open.values()):
+            self._close(tracked)
+
+    def _close(self, tracked: Tracked) -> None:
+        call = tracked.call
+        limit = FOREVER if call.ended is None else call.ended + self._settings.linger
+        for claim in tracked.claims:
+            claim.until = min(claim.until, limit)
+            owners = self._owners.get(claim.stream, [])
+            owners.remove(claim)
+            if not owners:
+                self._owners.pop(claim.stream, None)
+        tracked.claims = [claim for claim in tracked.claims if claim.until > claim.since]
+        tracked.closed = True
+        self._bindings.remove(tracked)
+        del self.open[call.number]
+        self.closed.append(tracked)
+
+    def claimed_streams(self) -> set[int]:
+        """Return the streams that open or just closed calls hold."""
+        held = set(self._owners)
+        for tracked in self.closed:
+            held.update(claim.stream for claim in tracked.claims)
+        return held
+
+    def explain(self, stream: int) -> str:
+        """Say in words why a stream went to no call, for people."""
+        source, destination = self._ends(stream)
+        matches = self._bindings.matches(source, destination)
+        if not matches:
+            return "no SDP of an open call names its source or destination"
+        return f"its endpoint belongs to call {matches[0].tracked.call.call_id}, which holds another stream there"
+
+
+def _shares(best: Match, other: Match) -> bool:
+    """Tell whether two calls are legs that name the same media: a B2BUA that lets media pass it by.
+
+    The legs' SDP for one endpoint then comes from different hosts. One host that announces one endpoint for two calls
+    is using it again, or is a load generator.
+    """
+    if other.score != best.score or not best.consistent:
+        return False
+    for one, two in ((best.to, other.to), (best.from_, other.from_)):
+        if one is not None and two is not None and one.announced_by != two.announced_by:
+            return True
+    return False

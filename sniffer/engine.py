@@ -1,0 +1,185 @@
+"""From datagrams to ended calls: the loop that joins all parts. No I/O, no clock: time is the packets' time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .account import Account
+from .addresses import AddressBook
+from .columns import Columns, Datagrams, Fate, SlowPacket
+from .correlator import FOREVER, SECOND, CallSettings, Correlator, Tracked
+from .rows import Parking, RowStore, rows_of
+from .selection import EndedCall, Track, select
+from .signalling import Heard, Joiner, Signalling, Stash
+from .streams import StreamTable
+
+SLICE = 10 * SECOND
+"""The longest span of time handled in one step, in ns: a block of a quiet link may span hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the tables. `memory` is what the packet index may take, in bytes."""
+
+    max_calls: int = 20_000
+    max_streams: int = 65_536
+    memory: int = 96 << 20
+
+
+@dataclass(slots=True)
+class Engine:
+    """Feed it blocks of datagrams in the order of time; it gives back the calls that are over.
+
+    `stash` keeps bytes that lie nowhere in the input in one piece, `parking` index rows that do not fit into memory; both
+    are the caller's, because they do I/O.
+    """
+
+    stash: Stash
+    parking: Parking | None = None
+    settings: CallSettings = field(default_factory=CallSettings)
+    limits: Limits = field(default_factory=Limits)
+    sip_ports: frozenset[int] = frozenset({5060})
+    listener: "Listener | None" = None
+    account: Account = field(init=False, default_factory=Account)
+    book: AddressBook = field(init=False, default_factory=AddressBook)
+    columns: Columns = field(init=False)
+    streams: StreamTable = field(init=False)
+    correlator: Correlator = field(init=False)
+    cut: int = field(init=False, default=0)
+    _rows: RowStore = field(init=False)
+    _joiner: Joiner = field(init=False)
+    _signalling: Signalling = field(init=False)
+    _now: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.columns = Columns(sip_ports=self.sip_ports, book=self.book)
+        self.streams = StreamTable(limit=self.limits.max_streams)
+        self.correlator = Correlator(self.streams, self.settings, max_calls=self.limits.max_calls)
+        self._rows = RowStore(memory=self.limits.memory, parking=self.parking)
+        self._joiner = Joiner(self.columns, self.account, self.stash)
+        self._signalling = Signalling(self.columns, self.account, self.sip_ports)
+
+    def feed(self, block: Datagrams) -> Iterator[EndedCall]:
+        """Take a block; yield the calls that ended, now and then, with all their packets."""
+        self.account.frames(block.frames, block.fates)
+        self.cut += block.cut
+        block = self._joiner.expand(block)
+        for piece in _slices(block):
+            self._step(piece)
+        if self._rows.full:
+            yield from self._harvest()
+
+    def finish(self) -> Iterator[EndedCall]:
+        """The input is over: yield all calls that are left, and close the books."""
+        self._joiner.finish()
+        self._signalling.finish()
+        self.correlator.finish(self._now)
+        yield from self._harvest()
+        self.account.packet("not_a_call", "RTP of no call", self._rows.finish())
+
+    def _step(self, block: Datagrams) -> None:
+        """Handle one slice: streams and messages in the order of time, then the clock."""
+        found = self.streams.look_up(block.rtp)
+        starts = self.streams.rows["first"][found.new].tolist() if found.new else []
+        waiting = list(zip(starts, found.new, strict=True))
+        waiting.reverse()  # new streams are numbered in order of appearance: the earliest is now the last
+        for packet in block.slow:
+            while waiting and waiting[-1][0] <= packet.time:
+                self.correlator.stream_started(waiting.pop()[1])
+            self._slow(packet)
+        while waiting:
+            self.correlator.stream_started(waiting.pop()[1])
+        self._store(block, found.numbers)
+        self._now = block.last
+        self.correlator.advance(block.last)
+
+    def _store(self, block: Datagrams, numbers: np.ndarray) -> None:
+        rtp = block.rtp
+        if len(rtp) == 0:
+            return
+        refused = numbers < 0
+        if refused.any():
+            self.account.packet("overload_dropped", "stream table full", int(rtp.frames[refused].sum(dtype=np.int64)))
+            rtp, numbers = rtp.take(~refused), numbers[~refused]
+        self._rows.add(rows_of(rtp, numbers))
+
+    def _slow(self, packet: SlowPacket) -> None:
+        if packet.fate is Fate.ZRTP:
+            if packet.payload[16:24] in (b"Conf2ACK", b"Confirm2"):
+                source = (packet.source, packet.source_port)
+                self.correlator.secured(source, (packet.destination, packet.destination_port), packet.time)
+            return
+        for heard in self._signalling.messages(packet):
+            if self.listener is not None:
+                self.listener.heard(heard)
+            events = self.correlator.dialogs.handle(heard.message, heard.time, heard.source, heard.destination)
+            self.correlator.happened(events)
+
+    def _harvest(self) -> Iterator[EndedCall]:
+        """Give out the closed calls, and forget what nobody can want any more."""
+        self._rows.roll()
+        closed, self.correlator.closed = self.correlator.closed, []
+        for tracked in closed:
+            yield self._collect(tracked)
+        held = np.array(sorted(self.correlator.claimed_streams()), dtype=np.int64)
+        before = self._now - self.settings.hold - SLICE
+        self.account.packet("not_a_call", "RTP of no call", self._rows.release(held, before))
+        idle = self.streams.idle(before)
+        self.streams.forget(np.setdiff1d(idle, held))
+
+    def _collect(self, tracked: Tracked) -> EndedCall:
+        tracks = []
+        for claim in sorted(tracked.claims, key=lambda one: (one.since, one.stream)):
+            rows, fresh = self._rows.take(claim.stream, claim.since, claim.until)
+            if len(rows) == 0:
+                continue
+            stream = self.streams.rows[claim.stream]
+            ports = int(stream["ports"])
+            source, destination = (int(stream["source"]), ports >> 16), (int(stream["destination"]), ports & 0xFFFF)
+            media = claim.match.media
+            tracks.append(
+                Track(
+                    claim,
+                    source,
+                    destination,
+                    int(stream["ssrc"]),
+                    rows,
+                    fresh,
+                    media.kind if media is not None else "audio",
+                    tracked.formats(claim.sender),
+                    tracked.secured.get((source, destination)),
+                )
+            )
+        ended = EndedCall(tracked, tracks)
+        select(ended)
+        return ended
+
+
+class Listener:
+    """Somebody who wants to know what the engine hears; the base class wants nothing."""
+
+    def heard(self, heard: Heard) -> None:
+        """A SIP message."""
+
+
+def _slices(block: Datagrams) -> Iterator[Datagrams]:
+    """Cut a block into spans of at most `SLICE`, leaving out the empty ones."""
+    if block.last - block.first <= SLICE:
+        yield block
+        return
+    edges = np.unique((block.rtp.time - block.first) // SLICE).tolist()
+    edges = sorted({*edges, *((packet.time - block.first) // SLICE for packet in block.slow)})
+    nothing = np.zeros_like(block.fates)
+    at = 0
+    for edge in edges:
+        begin, end = block.first + edge * SLICE, block.first + (edge + 1) * SLICE
+        low, high = np.searchsorted(block.rtp.time, (begin, end)).tolist()
+        slow = []
+        while at < len(block.slow) and block.slow[at].time < end:
+            slow.append(block.slow[at])
+            at += 1
+        yield Datagrams(block.rtp.take(slice(low, high)), slow, nothing, begin, min(end, block.last), 0)
+
+
+__all__ = ["FOREVER", "CallSettings", "Engine", "Limits", "Listener"]

@@ -1,0 +1,80 @@
+"""Several captures as one, in the order of time."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .columns import Datagrams, join
+
+
+@dataclass(slots=True)
+class Input:
+    """One capture: when it begins (ns) and how to read it."""
+
+    first: int
+    open: Callable[[], Iterable[Datagrams]]
+
+
+def merge(inputs: list[Input]) -> Iterator[Datagrams]:
+    """Yield the blocks of all inputs so that no later block holds anything earlier, as far as each input keeps order.
+
+    Inputs that do not overlap are read one after the other, unchanged.
+    """
+    waiting = sorted(inputs, key=lambda one: one.first)
+    active: list[_Head] = []
+    while waiting or active:
+        while waiting and (not active or waiting[0].first <= min(head.block.last for head in active)):
+            head = _Head.start(waiting.pop(0))
+            if head is not None:
+                active.append(head)
+        if not active:
+            continue
+        if len(active) == 1:
+            yield active[0].block
+            active = [head for head in active if head.step()]
+            continue
+        horizon = min(head.block.last for head in active)
+        yield _combine([head.until(horizon) for head in active])
+        active = [head for head in active if head.block.last > horizon or head.step()]
+
+
+@dataclass(slots=True)
+class _Head:
+    """The block at the front of one input."""
+
+    block: Datagrams
+    rest: Iterator[Datagrams]
+
+    @classmethod
+    def start(cls, source: Input) -> "_Head | None":
+        rest = iter(source.open())
+        block = next(rest, None)
+        return None if block is None else cls(block, rest)
+
+    def step(self) -> bool:
+        block = next(self.rest, None)
+        if block is not None:
+            self.block = block
+        return block is not None
+
+    def until(self, horizon: int) -> Datagrams:
+        """Cut off and return what is not later than the horizon. Frames are counted with the first piece."""
+        block = self.block
+        early = block.rtp.time <= horizon
+        slow = [packet for packet in block.slow if packet.time <= horizon]
+        piece = Datagrams(block.rtp.take(early), slow, block.fates, block.first, min(block.last, horizon), block.frames, block.cut)
+        later = [packet for packet in block.slow if packet.time > horizon]
+        nothing = np.zeros_like(block.fates)
+        self.block = Datagrams(block.rtp.take(~early), later, nothing, min(horizon + 1, block.last), block.last, 0)
+        return piece
+
+
+def _combine(pieces: list[Datagrams]) -> Datagrams:
+    rtp = join([piece.rtp for piece in pieces if len(piece.rtp)])
+    if len(rtp):
+        rtp = rtp.take(np.argsort(rtp.time, kind="stable"))
+    slow = sorted((packet for piece in pieces for packet in piece.slow), key=lambda packet: packet.time)
+    fates = np.sum([piece.fates for piece in pieces], axis=0)
+    first, last = min(piece.first for piece in pieces), max(piece.last for piece in pieces)
+    return Datagrams(rtp, slow, fates, first, last, sum(piece.frames for piece in pieces), sum(piece.cut for piece in pieces))

@@ -1,0 +1,154 @@
+"""Which of a call's streams are its sound: one of each party at any time. Pure.
+
+A relay shows the same packets twice; the ones closest to their sender are recorded, the copies counted. Of a forked call
+the fork that answered is heard; before the answer, the first one with media.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from ..sip.dialog import Call, Party
+from ..sip.sdp import Format
+from .bindings import EndpointKey
+from .correlator import Claim, Tracked
+from .rows import Rows
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Use(Enum):
+    """What a track's packets are to the recording."""
+
+    SOUND = "sound"
+    RELAYED = "relayed copy"
+    OTHER_FORK = "other fork"
+    OTHER_MEDIA = "other media"
+
+
+@dataclass(slots=True)
+class Track:
+    """One stream's part in a call. `fresh` marks the rows no other call took before; `clear_until` is when SRTP took over
+    (ns, None: never); `formats` is what payload types mean, each map with the time it holds from (ns).
+    """
+
+    claim: Claim
+    source: EndpointKey
+    destination: EndpointKey
+    ssrc: int
+    rows: Rows
+    fresh: Mask
+    kind: str
+    formats: list[tuple[int, Mapping[int, Format]]]
+    clear_until: int | None = None
+    use: Use = Use.SOUND
+
+    @property
+    def sender(self) -> Party:
+        """Whose sound it is."""
+        return self.claim.sender
+
+    @property
+    def standing(self) -> int:
+        """How close to its sender it was seen; see `bindings.Match.standing`."""
+        return self.claim.match.standing
+
+
+@dataclass(slots=True)
+class EndedCall:
+    """A call that nothing more can happen to, with all its packets' rows."""
+
+    tracked: Tracked
+    tracks: list[Track]
+
+    @property
+    def call(self) -> Call:
+        """The dialog."""
+        return self.tracked.call
+
+    def sound(self, party: Party) -> list[Track]:
+        """Return the tracks that make a party's channel."""
+        return [track for track in self.tracks if track.sender is party and track.use is Use.SOUND]
+
+
+def select(ended: EndedCall) -> None:
+    """Give every track its use, splitting tracks where the use changes in time."""
+    for track in ended.tracks:
+        if track.kind != "audio":
+            track.use = Use.OTHER_MEDIA
+    for party in Party:
+        _find_copies(ended.sound(party))
+    ended.tracks = _split_forks(ended)
+
+
+def _find_copies(tracks: list[Track]) -> None:
+    """Mark the tracks that show another track's packets again, farther from their sender."""
+    tracks.sort(key=lambda track: (-track.standing, int(track.rows["time"][0])))
+    for index, track in enumerate(tracks):
+        for original in tracks[:index]:
+            if original.use is Use.SOUND and _is_copy(original, track):
+                track.use = Use.RELAYED
+                break
+
+
+def _is_copy(original: Track, track: Track) -> bool:
+    if original.ssrc == track.ssrc:
+        first, second = _identity(original.rows), _identity(track.rows)
+        return bool(np.isin(second, first).mean() >= 0.5)
+    if original.standing < 2 or track.standing > 0:
+        return False
+    # A relay that gives its stream an SSRC of its own: it speaks from the relay's endpoint while the original runs.
+    begin, end = int(original.rows["time"][0]), int(original.rows["time"][-1])
+    during = (track.rows["time"] >= begin - 1_000_000_000) & (track.rows["time"] <= end + 1_000_000_000)
+    return bool(during.mean() >= 0.5)
+
+
+def _identity(rows: Rows) -> npt.NDArray[np.uint64]:
+    """Return what two copies of an RTP packet have in common."""
+    return (rows["sequence"].astype(np.uint64) << np.uint64(32)) | rows["stamp"].astype(np.uint64)
+
+
+def _split_forks(ended: EndedCall) -> list[Track]:
+    tracks = ended.tracks
+    callee = [track for track in tracks if track.sender is Party.CALLEE and track.use is Use.SOUND]
+    tags = {id(track): ended.tracked.tags.get(track.source, {""}) for track in callee}
+    if len(set().union(*tags.values())) < 2 if tags else True:
+        return tracks
+    answered, answered_tag = ended.call.answered, ended.call.answered_tag
+    first = min((track for track in callee), key=lambda track: int(track.rows["time"][0]))
+    early = tags[id(first)]
+    result = [track for track in tracks if id(track) not in tags]
+    for track in callee:
+        own = tags[id(track)]
+        is_early = bool(own & early)
+        is_late = answered_tag is None or answered_tag in own or own == {""}
+        if answered is None or is_early == is_late:
+            track.use = Use.SOUND if is_early else Use.OTHER_FORK
+            result.append(track)
+            continue
+        before = track.rows["time"] < answered
+        result += _part(track, before, Use.SOUND if is_early else Use.OTHER_FORK)
+        result += _part(track, ~before, Use.SOUND if is_late else Use.OTHER_FORK)
+    return result
+
+
+def _part(track: Track, mask: Mask, use: Use) -> list[Track]:
+    if not mask.any():
+        return []
+    return [
+        Track(
+            track.claim,
+            track.source,
+            track.destination,
+            track.ssrc,
+            track.rows[mask],
+            track.fresh[mask],
+            track.kind,
+            track.formats,
+            track.clear_until,
+            use,
+        )
+    ]

@@ -1,0 +1,131 @@
+"""Payloads fetched back from where they were captured, many at a time, in the order in which they lie there."""
+
+import mmap
+import os
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ..records import Bytes, Ints
+from ..rows import ROW, Rows
+
+FILE_BITS = 44
+"""A position is file number << 44 | offset: 16 TiB a file."""
+_OFFSET = (1 << FILE_BITS) - 1
+WINDOW = 32 << 20
+"""Bytes of a file that are mapped into memory at one time while payloads are copied."""
+
+
+class Payloads:
+    """The files that payload positions point into. File 0 is a scratch file for bytes put together in memory."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._files: list[BinaryIO | None] = [None]
+        self._maps: dict[int, tuple[mmap.mmap, Bytes]] = {}
+
+    def add(self, file: BinaryIO) -> int:
+        """Add a file; return the position of its first byte."""
+        self._files.append(file)
+        return (len(self._files) - 1) << FILE_BITS
+
+    def spool(self) -> tuple[BinaryIO, int]:
+        """Add a nameless file to copy an input to that can be read only once; it is gone when the process is."""
+        file = nameless_file(self._scratch)
+        return file, self.add(file)
+
+    def stash(self, data: bytes) -> int:
+        """Keep bytes that lie nowhere in one piece; return their position."""
+        if self._files[0] is None:
+            self._files[0] = nameless_file(self._scratch)
+        file = self._files[0]
+        place = file.seek(0, os.SEEK_END)
+        file.write(data)
+        return place
+
+    def copy(self, position: Ints, size: Ints, target: Bytes, place: Ints) -> None:
+        """Copy payloads (positions, sizes in bytes) to their places (byte offsets, int64) in `target`."""
+        if len(position) == 0:
+            return
+        order = np.argsort(position, kind="stable")
+        position, size, place = position[order], size[order], place[order]
+        windows = position // WINDOW  # files lie on multiples of it
+        edges = [0, *(np.nonzero(np.diff(windows))[0] + 1).tolist(), len(position)]
+        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            self._copy_window(position[start:stop], size[start:stop], target, place[start:stop])
+
+    def _copy_window(self, position: Ints, size: Ints, target: Bytes, place: Ints) -> None:
+        number = int(position[0]) >> FILE_BITS
+        offset = position & _OFFSET
+        memory, data = self._map(number, int(offset[-1] + size.max()))
+        for length in np.unique(size).tolist():
+            if length == 0:
+                continue
+            rows = slice(None) if length == size[0] and (size == length).all() else np.nonzero(size == length)[0]
+            there = np.ndarray((len(data) - length + 1,), dtype=f"V{length}", buffer=data, strides=(1,))
+            here = np.ndarray((len(target) - length + 1,), dtype=f"V{length}", buffer=target, strides=(1,))
+            here[place[rows]] = there[offset[rows]]
+        begin = int(offset[0]) & ~(mmap.PAGESIZE - 1)
+        memory.madvise(mmap.MADV_DONTNEED, begin, min(len(memory) - begin, int(offset[-1] + size.max()) - begin))
+
+    def _map(self, number: int, end: int) -> tuple[mmap.mmap, Bytes]:
+        known = self._maps.get(number)
+        if known is not None and len(known[1]) >= end:
+            return known
+        file = self._files[number]
+        assert file is not None
+        if file.writable():
+            file.flush()
+        size = os.fstat(file.fileno()).st_size
+        memory = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
+        self._maps[number] = memory, np.frombuffer(memory, dtype=np.uint8)
+        return self._maps[number]
+
+    def fetch(self, position: Ints, size: Ints) -> list[bytes]:
+        """Return a few payloads as bytes objects."""
+        place = np.concatenate(([0], np.cumsum(size)))
+        target = np.empty(int(place[-1]), dtype=np.uint8)
+        self.copy(position, size, target, place[:-1])
+        whole = target.tobytes()
+        return [whole[start:stop] for start, stop in zip(place[:-1].tolist(), place[1:].tolist(), strict=True)]
+
+
+class RowParking:
+    """Parks index rows in a nameless file (`sniffer.rows.Parking`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._tickets: dict[int, tuple[int, int]] = {}
+        self._next = 0
+
+    def park(self, rows: Rows) -> int:
+        """Store rows; return a ticket."""
+        if self._file is None:
+            self._file = nameless_file(self._folder)
+        place = self._file.seek(0, os.SEEK_END)
+        self._file.write(rows.tobytes())
+        self._file.flush()
+        self._next += 1
+        self._tickets[self._next] = place, len(rows)
+        return self._next
+
+    def fetch(self, ticket: int, start: int, stop: int) -> Rows:
+        """Return rows start to stop of a stored segment."""
+        assert self._file is not None
+        place = self._tickets[ticket][0] + start * ROW.itemsize
+        data = os.pread(self._file.fileno(), (stop - start) * ROW.itemsize, place)
+        return np.frombuffer(data, dtype=ROW)
+
+    def drop(self, ticket: int) -> None:
+        """Forget a stored segment; the file is emptied when nothing is left in it."""
+        del self._tickets[ticket]
+        if not self._tickets and self._file is not None:
+            self._file.truncate(0)
+
+
+def nameless_file(folder: Path) -> BinaryIO:
+    """Return a file without a name: nothing is left of it when the process ends, however that happens."""
+    return tempfile.TemporaryFile(dir=folder)  # type: ignore[return-value]

@@ -1,0 +1,208 @@
+"""Files that appear whole or not at all, and never in place of another.
+
+A file is written as `.NAME.part` in its own folder, locked while it is written; then flushed, fsynced, and given its
+name with link(2), which refuses an existing one. The folder is fsynced last. What a killed run left behind is
+unlocked and is cleared away by the next one that wants the same name.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, BinaryIO
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+_COMPARE_BLOCK = 1 << 20
+_NO_LINKS_HERE = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class DifferentFileExists(FileExistsError):
+    """The name is taken by a file with other content, which is left as it is."""
+
+
+class BeingWritten(OSError):
+    """Another process is writing a file of this name at this moment."""
+
+
+class AtomicFiles:
+    """The files of one recording: `with AtomicFiles(folder) as files: files.open("a.wav").write(...)`.
+
+    At the end of the block they all get their names, in the order in which they were opened, and the folder is
+    fsynced once. A file that already exists with the same content is left and counts as done. If the block raises, or
+    a name is taken by other content (DifferentFileExists), none of them appears. Raises OSError as the file system
+    does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._parts: list[tuple[str, BinaryIO]] = []
+
+    def open(self, name: str) -> BinaryIO:
+        """Return a new file to write to. Raises BeingWritten if another process is at it."""
+        if "/" in name or name in ("", ".", ".."):
+            raise ValueError(f"not a file name: {name!r}")
+        part = _create_part(self._part(name))
+        self._parts.append((name, part))
+        return part
+
+    def __enter__(self) -> "AtomicFiles":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._publish()
+        finally:
+            self._discard()
+
+    def _publish(self) -> None:
+        missing: list[str] = []
+        for name, part in self._parts:
+            part.flush()
+            if not self._is_there(name, part):
+                os.fsync(part.fileno())
+                missing.append(name)
+        for name in missing:
+            _rename_noreplace(self._part(name), self._folder / name)
+        if missing:
+            sync_folder(self._folder)
+
+    def _is_there(self, name: str, part: BinaryIO) -> bool:
+        """Whether the file exists with the same content. Raises DifferentFileExists."""
+        try:
+            existing = (self._folder / name).open("rb")
+        except FileNotFoundError:
+            return False
+        with existing, self._part(name).open("rb") as written:
+            if not _same_content(existing, written):
+                raise DifferentFileExists(errno.EEXIST, "exists with other content", str(self._folder / name))
+        return True
+
+    def _discard(self) -> None:
+        for name, part in self._parts:
+            # Removed before it is closed: from then on the lock is gone and the name may be another's.
+            self._part(name).unlink(missing_ok=True)
+            part.close()
+        self._parts = []
+
+    def _part(self, name: str) -> Path:
+        return self._folder / f".{name}.part"
+
+
+class AtomicFile:
+    """One file that appears whole or not at all: `with AtomicFile(path) as file: file.write(...)`. See AtomicFiles."""
+
+    def __init__(self, path: Path) -> None:
+        self._files = AtomicFiles(path.parent)
+        self._name = path.name
+
+    def __enter__(self) -> BinaryIO:
+        return self._files.open(self._name)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, trace)
+
+
+def write_files(folder: Path, files: Sequence[tuple[str, bytes]]) -> None:
+    """Publish several small files of one recording in this order. See AtomicFiles."""
+    with AtomicFiles(folder) as atomic:
+        for name, content in files:
+            atomic.open(name).write(content)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make the folder and those above it that are missing, with mode 0700, durably. Raises OSError."""
+    if folder.is_dir():
+        return folder
+    if folder.parent != folder:
+        make_folder(folder.parent)
+    try:
+        folder.mkdir(mode=FOLDER_MODE)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    sync_folder(folder.parent)
+    return folder
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create_part(path: Path) -> BinaryIO:
+    """Create the locked file to write to; clear away one whose writer has died."""
+    for _ in range(10):
+        try:
+            part = open(path, "xb", opener=_opener)  # noqa: SIM115 - closed by _discard()
+        except FileExistsError:
+            _clear_stale(path)
+            continue
+        fcntl.flock(part, fcntl.LOCK_EX)
+        if _still_there(path, part):
+            return part
+        part.close()
+    raise BeingWritten(errno.EBUSY, "another process is writing this file", str(path))
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+
+
+def _clear_stale(path: Path) -> None:
+    try:
+        left = open(path, "r+b", opener=_opener)  # noqa: SIM115
+    except FileNotFoundError:
+        return
+    with left:
+        try:
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BeingWritten(errno.EBUSY, "another process is writing this file", str(path)) from None
+        if _still_there(path, left):
+            path.unlink(missing_ok=True)
+
+
+def _still_there(path: Path, file: IO[bytes]) -> bool:
+    """Whether the name still belongs to the open file: between opening and locking another process may have cleared
+    it away.
+    """
+    try:
+        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _rename_noreplace(source: Path, target: Path) -> None:
+    """Give a finished file its name. Raises FileExistsError rather than replace another."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS_HERE:
+            raise
+        # No hard links here (exFAT, some network mounts): hold the name with an empty file and rename over that.
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        os.rename(source, target)
+
+
+def _same_content(first: BinaryIO, second: BinaryIO) -> bool:
+    if os.fstat(first.fileno()).st_size != os.fstat(second.fileno()).st_size:
+        return False
+    while True:
+        block = first.read(_COMPARE_BLOCK)
+        if block != second.read(_COMPARE_BLOCK):
+            return False
+        if not block:
+            return True

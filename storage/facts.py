@@ -1,0 +1,174 @@
+"""The lines of a recording's info file, from the plan. docs/info-file.md documents the keys. Pure."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..sip.dialog import Party
+from ..sniffer.addresses import AddressBook
+from ..sniffer.selection import Track, Use
+from .localtime import Zone
+from .plan import RATE, Plan, Side, gaps
+
+Pairs = list[tuple[str, str]]
+MAX_LIST = 200
+"""Entries of a list (gaps, digits, holds) that are written out; beyond it only their number is."""
+SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """Which recorder made a recording: `instance` name, version, host and the interface or file it read."""
+
+    instance: str
+    version: str
+    host: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"instance={self.instance} version={self.version} host={self.host} source={self.source}"
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """A key pressed: when (ns), by whom, which, and by what means (`RFC 4733` or `INFO`)."""
+
+    time: int
+    party: Party
+    digit: str
+    means: str
+
+
+def codec_text(plan: Plan) -> str:
+    """Return the codecs of the call: one if both sides agree, else each side's."""
+    caller, callee = (plan.sides[party].codecs for party in Party)
+    if not caller or not callee or caller == callee:
+        return ", ".join(caller or callee)
+    return f"caller {', '.join(caller)}; callee {', '.join(callee)}"
+
+
+def pairs(
+    plan: Plan,
+    *,
+    identity: str,
+    direction: str,
+    zone: Zone,
+    recorder: Recorder,
+    presses: list[Press],
+    related: Iterable[str],
+    notes: Iterable[str],
+    book: AddressBook,
+) -> Pairs:
+    """Return the info file's lines in their documented order."""
+    call = plan.ended.call
+    end = call.ended if call.ended is not None else plan.last
+    lines: Pairs = [
+        ("Datetime", zone.iso(call.started)),
+        ("DatetimeUtc", Zone("UTC").iso(call.started)),
+        ("End", zone.iso(end)),
+        ("Duration", f"{plan.frames / RATE:.3f}"),
+        ("AudioStart", zone.iso(plan.reference)),
+        ("RecordingId", identity),
+        ("CallId", call.call_id),
+        ("Direction", direction),
+        ("Caller", call.caller.number),
+        ("CallerName", call.caller.name),
+        ("Callee", call.callee.number),
+        ("CalleeName", call.callee.name),
+        ("Dialled", call.dialled),
+    ]
+    lines += [("Asserted", f"{one.name} {one.number}".strip()) for one in call.asserted]
+    lines += [("Diversion", number) for number in call.diversion]
+    lines += [
+        ("Answered", zone.iso(call.answered) if call.answered is not None else "no"),
+        ("EndReason", call.end_reason),
+        ("Codec", codec_text(plan)),
+        ("Channels", "left=caller right=callee"),
+    ]
+    for party in Party:
+        lines += _side_lines(plan, party, book)
+    lines += [("Digits", "".join(press.digit for press in presses if len(press.digit) == 1))]
+    lines += _listed("Digit", [_press_text(press, plan, zone) for press in presses])
+    lines += _listed("Hold", list(_holds(plan, zone)))
+    lines += [("RelatedCalls", ", ".join(related))]
+    lines += [("Note", note) for note in notes]
+    lines += [("Recorder", str(recorder))]
+    return lines
+
+
+def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
+    side, name = plan.sides[party], party.value.capitalize()
+    figures = side.figures
+    call = plan.ended.call
+    lines: Pairs = [
+        (
+            f"{name}-Packets",
+            f"received={figures.received} expected={figures.expected} lost={figures.lost} duplicate={figures.duplicate} "
+            f"reordered={figures.reordered} loss={figures.loss_percent:.2f}% jitter={figures.jitter_ms:.2f}ms",
+        )
+    ]
+    media = [_path(track, book) for track in plan.ended.tracks if track.sender is party and track.use is Use.SOUND]
+    lines += [(f"{name}-Media", text) for text in dict.fromkeys(media)]
+    lines.append((f"{name}-UserAgent", call.user_agents.get(party, "")))
+    if len(side.channel.sample):
+        lines.append((f"{name}-Drift", f"{figures.drift_ms:+.1f}ms anchors={figures.anchors}"))
+    silent = [f"{start / RATE:.3f}+{length / RATE:.3f}" for start, length in gaps(side.channel, plan.frames)]
+    return lines + _listed(f"{name}-Gap", silent)
+
+
+def _path(track: Track, book: AddressBook) -> str:
+    source, destination = (_endpoint(book.text(key), port) for key, port in (track.source, track.destination))
+    return f"{source} > {destination} ssrc=0x{track.ssrc:08x}"
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _listed(key: str, entries: list[str]) -> Pairs:
+    lines = [(key, entry) for entry in entries[:MAX_LIST]]
+    if len(entries) > MAX_LIST:
+        lines.append((key, f"and {len(entries) - MAX_LIST} more"))
+    return lines
+
+
+def _press_text(press: Press, plan: Plan, zone: Zone) -> str:
+    return f"{press.digit} by {press.party.value} at {zone.iso(press.time)} ({_offset(press.time, plan)}) by {press.means}"
+
+
+def _offset(time: int, plan: Plan) -> str:
+    return f"{(time - plan.reference) / SECOND:+.3f}s"
+
+
+def _holds(plan: Plan, zone: Zone) -> Iterator[str]:
+    for time, party, held in plan.ended.tracked.holds:
+        what = "held" if held else "resumed"
+        yield f"{what} by {party.value} at {zone.iso(time)} ({_offset(time, plan)})"
+
+
+def side_notes(plan: Plan, kept: str) -> Iterator[str]:
+    """Yield what a reader must know of a recording, in words. `kept` names the file of kept packets, if there is one."""
+    for party, side in plan.sides.items():
+        yield from _notes_of(party, side, kept)
+    if len(plan.laws) > 1:
+        yield f"both G.711 laws occur: the WAV is 16-bit PCM, the payload as it crossed the wire is in {kept}"
+    if plan.other_forks:
+        yield f"{plan.other_forks} packets of forks that did not answer are in {kept}, not in the WAV"
+    relayed = sum(len(track.rows) for track in plan.ended.tracks if track.use is Use.RELAYED)
+    if relayed:
+        yield f"{relayed} packets were relayed copies of these, and are not recorded twice"
+
+
+def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:
+    for name in side.foreign:
+        yield f"Codec {name} not decoded yet: {party.value}'s packets are kept in {kept}"
+    few = [number for number in side.unknown if f"payload type {number}" not in side.foreign]
+    for number in few:
+        yield f"{side.unknown[number]} packets of payload type {number} from {party.value}, which no SDP explains, left out"
+    if side.sealed:
+        yield f"Encrypted: {side.sealed} packets of {party.value} are SRTP keyed by ZRTP; they are silence in the WAV"
+    if side.hidden:
+        yield f"{side.hidden} packets of {party.value} gave way to a stream that began later"
+    if side.figures.mirrored:
+        yield f"the mirror showed {side.figures.mirrored} packets of {party.value} twice"
+    if side.figures.loss_percent > 3.0:
+        yield f"Quality: loss {side.figures.loss_percent:.1f}% > 3% from {party.value}"

@@ -1,0 +1,204 @@
+"""Ended calls become files: the WAV, the info file and, where needed, the kept packets, published together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+
+from ..rtp.events import digits
+from ..sip.dialog import Call, Party
+from ..sniffer.account import Account
+from ..sniffer.addresses import AddressBook
+from ..sniffer.direction import Own, direction
+from ..sniffer.selection import EndedCall, Use
+from ..sniffer.sources.payloads import Payloads
+from . import info
+from .atomic import AtomicFiles, make_folder
+from .facts import Press, Recorder, codec_text, pairs, side_notes
+from .kept import pcapng
+from .names import NameFields, Naming, call_seed, recording_id
+from .plan import RATE, Plan, plan
+from .render import Piece, encoding, pieces, render
+from .wav import WavTooLong, header, padding
+
+BATCH = 24 << 20
+"""Samples of both channels rendered at one time."""
+MAX_PRESSES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What became of a call: `outcome` as in `sniffer.account.CALL_FATES`; `files` relative to the root, none if none."""
+
+    plan: Plan
+    id: str
+    outcome: str
+    direction: str
+    codec: str
+    files: tuple[PurePosixPath, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def call(self) -> Call:
+        """The dialog."""
+        return self.plan.ended.call
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of sound."""
+        return self.plan.frames / RATE
+
+
+def identity(call: Call) -> str:
+    """Return the id of a call's recording; the same capture gives the same one again."""
+    return recording_id(call_seed(call.call_id, call.caller_tag, call.started))
+
+
+@dataclass(slots=True)
+class Archive:
+    """Writes recordings below `root`. Collects calls until a batch is worth a pass over the input."""
+
+    root: Path
+    naming: Naming
+    recorder: Recorder
+    payloads: Payloads
+    book: AddressBook
+    account: Account
+    own: Own = field(default_factory=Own)
+    _waiting: list[Plan] = field(default_factory=list)
+    _samples: int = 0
+
+    def add(self, ended: EndedCall) -> Iterator[Recording]:
+        """Take a call; yield the recordings that are done."""
+        planned = plan(ended, self.account)
+        self._waiting.append(planned)
+        self._samples += planned.frames * 2
+        if self._samples >= BATCH or len(self._waiting) >= 512:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Recording]:
+        """Write all calls that wait."""
+        waiting, self._waiting, self._samples = self._waiting, [], 0
+        together: list[Plan] = []
+        for planned in waiting:
+            if planned.frames * 2 > BATCH:
+                yield from self._write_batch(together)
+                together = []
+                yield from self._write_batch([planned])
+            else:
+                together.append(planned)
+        yield from self._write_batch(together)
+
+    def _write_batch(self, batch: list[Plan]) -> Iterator[Recording]:
+        sounding = [planned for planned in batch if planned.outcome == "recorded" and planned.frames * 2 <= BATCH]
+        whole = [piece for planned in sounding for piece in pieces(planned)]
+        rendered = iter(render(whole, self.payloads))
+        for planned in batch:
+            if planned.outcome != "recorded":
+                yield self._left_out(planned)
+            elif planned.frames * 2 <= BATCH:
+                parts = [next(rendered) for _ in pieces(planned)]
+                yield self._record(planned, iter(parts))
+            else:
+                yield self._record(planned, self._rendered_singly(planned))
+
+    def _rendered_singly(self, planned: Plan) -> Iterator[np.ndarray]:
+        for piece in pieces(planned):
+            yield from render([Piece(planned, piece.start, piece.stop)], self.payloads)
+
+    def _direction(self, call: Call) -> str:
+        addresses = [call.signalling[party][0] if party in call.signalling else "" for party in Party]
+        return direction(self.own, call.caller.number, call.callee.number, *addresses)
+
+    def _left_out(self, planned: Plan) -> Recording:
+        call = planned.ended.call
+        notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else ()
+        return Recording(planned, identity(call), planned.outcome, self._direction(call), codec_text(planned), (), notes)
+
+    def _record(self, planned: Plan, sound: Iterator[np.ndarray]) -> Recording:
+        call = planned.ended.call
+        way, name = self._direction(call), identity(call)
+        fields = NameFields(
+            start=call.started,
+            id=name,
+            caller=call.caller.number,
+            callee=call.callee.number,
+            caller_name=call.caller.name,
+            callee_name=call.callee.name,
+            direction=way,
+            call_id=call.call_id,
+            instance=self.recorder.instance,
+        )
+        path = self.naming.path(fields)
+        kept = f"{path.name}.pcapng" if planned.keeps_packets else ""
+        notes = tuple(side_notes(planned, kept))
+        result = Recording(planned, name, "recorded", way, codec_text(planned), notes=notes)
+        try:
+            files = self._write(result, path, kept, sound)
+        except (OSError, WavTooLong) as error:
+            self.account.calls["failed"] += 1
+            for _ in sound:
+                pass
+            return Recording(planned, name, "failed", way, result.codec, (), notes, str(error))
+        self.account.calls["recorded"] += 1
+        return Recording(planned, name, "recorded", way, result.codec, files, notes)
+
+    def _write(
+        self, result: Recording, path: PurePosixPath, kept: str, sound: Iterator[np.ndarray]
+    ) -> tuple[PurePosixPath, ...]:
+        folder = make_folder(self.root / path.parent)
+        planned = result.plan
+        names = []
+        with AtomicFiles(folder) as files:
+            if planned.has_sound:
+                names.append(f"{path.name}.wav")
+                self._write_wav(planned, files.open(names[-1]), sound)
+            if kept:
+                names.append(kept)
+                uses = (Use.SOUND, Use.OTHER_FORK)
+                tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
+                file = files.open(kept)
+                for part in pcapng(tracks, self.payloads, self.book):
+                    file.write(part)
+            names.append(f"{path.name}_info.txt")
+            files.open(names[-1]).write(info.render(self._pairs(result)))
+        return tuple(path.parent / name for name in names)
+
+    @staticmethod
+    def _write_wav(planned: Plan, file: BinaryIO, sound: Iterator[np.ndarray]) -> None:
+        how = encoding(planned)
+        file.write(header(how, 2, RATE, planned.frames))
+        for part in sound:
+            file.write(memoryview(part))
+        file.write(padding(how, 2, planned.frames))
+
+    def _pairs(self, result: Recording) -> info.Pairs:
+        related = [f"{identity(other.call)} ({other.call.call_id})" for other in result.plan.ended.tracked.related]
+        return pairs(
+            result.plan,
+            identity=result.id,
+            direction=result.direction,
+            zone=self.naming.zone,
+            recorder=self.recorder,
+            presses=self._presses(result.plan),
+            related=related,
+            notes=result.notes,
+            book=self.book,
+        )
+
+    def _presses(self, planned: Plan) -> list[Press]:
+        """Return the keys pressed, those sent as RTP events and those sent by INFO, in order of time."""
+        found = [Press(time, party, digit, "INFO") for time, party, digit in planned.ended.tracked.digits]
+        for party, side in planned.sides.items():
+            for rows, _ in side.events:
+                rows = rows[: MAX_PRESSES * 16]
+                data = self.payloads.fetch(rows["position"].copy(), rows["size"].astype(np.int64))
+                packets = zip(rows["time"].tolist(), rows["stamp"].tolist(), data, strict=True)
+                found += [Press(digit.time, party, digit.digit, "RFC 4733") for digit in digits(packets)]
+        found.sort(key=lambda press: press.time)
+        return found[:MAX_PRESSES]
+
+

@@ -1,0 +1,106 @@
+"""From a plan to the bytes of a WAV, many calls at once and long calls in pieces, so that memory stays flat.
+
+Payloads are copied from the input in the order in which they lie there, into the channels of all calls of a batch. Then the
+channels are interleaved: left the caller, right the callee.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..rtp.g711 import PCM, SILENCE, Law
+from ..sip.dialog import Party
+from ..sniffer.sources.payloads import Payloads
+from .plan import Channel, Plan
+from .wav import Encoding
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+PIECE = 4 << 20
+"""Samples of each channel that are rendered at one time."""
+LONGEST_PAYLOAD = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Samples `start` to `stop` of a plan's channels."""
+
+    plan: Plan
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Samples."""
+        return self.stop - self.start
+
+
+def encoding(plan: Plan) -> Encoding:
+    """Return how the WAV is stored: the wire's own law where there is only one, else 16-bit PCM."""
+    laws = plan.laws
+    if len(laws) > 1:
+        return Encoding.PCM16
+    return Encoding.MULAW if laws == {int(Law.MU)} else Encoding.ALAW
+
+
+def pieces(plan: Plan) -> Iterator[Piece]:
+    """Cut a plan into pieces of at most `PIECE` samples."""
+    for start in range(0, plan.frames, PIECE):
+        yield Piece(plan, start, min(start + PIECE, plan.frames))
+
+
+def render(batch: list[Piece], payloads: Payloads) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the interleaved bytes of each piece of a batch."""
+    plain = [piece for piece in batch if encoding(piece.plan) is not Encoding.PCM16]
+    rendered = iter(_render_plain(plain, payloads))
+    for piece in batch:
+        yield next(rendered) if encoding(piece.plan) is not Encoding.PCM16 else _render_pcm(piece, payloads)
+
+
+def _render_plain(batch: list[Piece], payloads: Payloads) -> Iterator[Bytes]:
+    """Copy payload bytes straight into their channels."""
+    sides = [(piece, piece.plan.sides[party].channel) for piece in batch for party in (Party.CALLER, Party.CALLEE)]
+    starts = np.concatenate(([0], np.cumsum([piece.size for piece, _ in sides]))).astype(np.int64)
+    target = np.empty(int(starts[-1]) + LONGEST_PAYLOAD, dtype=np.uint8)
+    whole: list[tuple[Ints, Ints, Ints]] = []
+    for (piece, channel), base in zip(sides, starts.tolist(), strict=False):
+        law = Law.MU if encoding(piece.plan) is Encoding.MULAW else Law.A
+        target[base : base + piece.size] = SILENCE[law]
+        whole.append(_inside(channel, piece, base))
+    if whole:
+        position, size, place = (np.concatenate(columns) for columns in zip(*whole, strict=True))
+        payloads.copy(position, size, target, place)
+    for index, piece in enumerate(batch):
+        left, right = int(starts[2 * index]), int(starts[2 * index + 1])
+        stereo = np.empty((piece.size, 2), dtype=np.uint8)
+        stereo[:, 0] = target[left : left + piece.size]
+        stereo[:, 1] = target[right : right + piece.size]
+        yield stereo.reshape(-1)
+
+
+def _inside(channel: Channel, piece: Piece, base: int) -> tuple[Ints, Ints, Ints]:
+    """Return position, size and place of the packets in a piece; those that straddle its edges are cut there."""
+    begin, end = channel.sample, channel.sample + channel.size
+    rows = (end > piece.start) & (begin < piece.stop)
+    begin, end, position = begin[rows], end[rows], channel.position[rows]
+    first, last = np.maximum(begin, piece.start), np.minimum(end, piece.stop)
+    return position + (first - begin), last - first, first - piece.start + base
+
+
+def _render_pcm(piece: Piece, payloads: Payloads) -> Bytes:
+    """Decode both channels to 16 bits: the rare call whose parties, or halves, differ in law."""
+    stereo = np.zeros((piece.size, 2), dtype="<i2")
+    for side, party in enumerate((Party.CALLER, Party.CALLEE)):
+        channel = piece.plan.sides[party].channel
+        for law in (Law.A, Law.MU):
+            mask = channel.law == law
+            part = Channel(channel.sample[mask], channel.position[mask], channel.size[mask], channel.law[mask])
+            position, size, place = _inside(part, piece, 0)
+            starts = np.concatenate(([0], np.cumsum(size))).astype(np.int64)
+            codes = np.empty(int(starts[-1]) + LONGEST_PAYLOAD, dtype=np.uint8)
+            payloads.copy(position, size, codes, starts[:-1])
+            samples = np.repeat(place - starts[:-1], size) + np.arange(int(starts[-1]))
+            stereo[samples, side] = PCM[law][codes[: int(starts[-1])]]
+    return stereo.reshape(-1).view(np.uint8)

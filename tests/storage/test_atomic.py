@@ -1,0 +1,146 @@
+"""Files appear whole or not at all, also when we are killed, when two of us write, and when the name is taken."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tapdeck.storage import atomic
+from tapdeck.storage.atomic import AtomicFile, AtomicFiles, BeingWritten, DifferentFileExists, make_folder, write_files
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_a_file_appears_at_the_end_with_its_modes(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "2026" / "11")
+    with AtomicFile(folder / "a.wav") as file:
+        file.write(b"sound")
+        file.flush()
+        assert names(folder) == [".a.wav.part"]
+    assert names(folder) == ["a.wav"]
+    assert (folder / "a.wav").read_bytes() == b"sound"
+    assert (folder / "a.wav").stat().st_mode & 0o777 == 0o600
+    assert (folder / "a.wav").stat().st_nlink == 1
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder.parent)] == [0o700, 0o700]
+
+
+def test_an_error_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), AtomicFiles(tmp_path) as files:  # noqa: PT012 - the block is what is tested
+        files.open("a.wav").write(b"sound")
+        files.open("a_info.txt").write(b"text")
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+def test_a_second_run_with_the_same_content_changes_nothing(tmp_path: Path) -> None:
+    files = [("a.wav", b"sound"), ("a_info.txt", b"text")]
+    write_files(tmp_path, files)
+    before = [(tmp_path / name).stat() for name, _ in files]
+    write_files(tmp_path, files)
+    after = [(tmp_path / name).stat() for name, _ in files]
+    assert [(stat.st_ino, stat.st_mtime_ns) for stat in after] == [(stat.st_ino, stat.st_mtime_ns) for stat in before]
+    assert names(tmp_path) == ["a.wav", "a_info.txt"]
+
+
+@pytest.mark.parametrize("other", [b"", b"soun", b"Sound", b"sound" * 500_000])
+def test_other_content_is_never_overwritten_and_nothing_else_appears(tmp_path: Path, other: bytes) -> None:
+    (tmp_path / "a_info.txt").write_bytes(other)
+    with pytest.raises(DifferentFileExists, match=r"a_info\.txt"):
+        write_files(tmp_path, [("a.wav", b"sound"), ("a_info.txt", b"sound")])
+    assert names(tmp_path) == ["a_info.txt"]
+    assert (tmp_path / "a_info.txt").read_bytes() == other
+
+
+def test_half_a_recording_is_completed(tmp_path: Path) -> None:
+    write_files(tmp_path, [("a.wav", b"sound")])
+    write_files(tmp_path, [("a.wav", b"sound"), ("a_info.txt", b"text")])
+    assert names(tmp_path) == ["a.wav", "a_info.txt"]
+
+
+def test_a_name_taken_while_we_wrote_is_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError), AtomicFiles(tmp_path) as files:  # noqa: PT012 - the block is what is tested
+        files.open("a.wav").write(b"ours")
+        os.symlink("/nowhere", tmp_path / "a.wav")  # looks absent to a look, yet the name is taken
+    assert names(tmp_path) == ["a.wav"]
+    assert os.readlink(tmp_path / "a.wav") == "/nowhere"
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **settings: object) -> None:
+        raise PermissionError(1, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_files(tmp_path, [("a.wav", b"sound")])
+    assert (tmp_path / "a.wav").read_bytes() == b"sound"
+    (tmp_path / "b.wav").symlink_to("/nowhere")
+    with pytest.raises(FileExistsError):
+        write_files(tmp_path, [("b.wav", b"sound")])
+    assert names(tmp_path) == ["a.wav", "b.wav"]
+
+
+def test_two_writers_of_one_name(tmp_path: Path) -> None:
+    with AtomicFiles(tmp_path) as first:
+        first.open("a.wav").write(b"one")
+        with pytest.raises(BeingWritten), AtomicFiles(tmp_path) as second:
+            second.open("a.wav")
+        assert names(tmp_path) == [".a.wav.part"]
+    assert (tmp_path / "a.wav").read_bytes() == b"one"
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
+    code = """
+        import os, sys, signal
+        from pathlib import Path
+        from tapdeck.storage.atomic import AtomicFiles
+        with AtomicFiles(Path(sys.argv[1])) as files:
+            files.open("a.wav").write(b"half" * 100_000)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    source = Path(atomic.__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), tmp_path], env={**os.environ, "PYTHONPATH": str(source)}
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert names(tmp_path) == [".a.wav.part"]
+    write_files(tmp_path, [("a.wav", b"whole")])
+    assert names(tmp_path) == ["a.wav"]
+    assert (tmp_path / "a.wav").read_bytes() == b"whole"
+
+
+def test_a_crash_between_two_names_is_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the machine stopped after the WAV had its name: the next run finds it and adds the rest."""
+    files = [("a.wav", b"sound"), ("a_info.txt", b"text")]
+    link, calls = os.link, 0
+
+    def stop_at_second(*args: object, **settings: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(5, "Input/output error")
+        link(*args, **settings)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", stop_at_second)
+        with pytest.raises(OSError, match="Input/output"):
+            write_files(tmp_path, files)
+    assert names(tmp_path) == ["a.wav"]
+    write_files(tmp_path, files)
+    assert names(tmp_path) == ["a.wav", "a_info.txt"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
+def test_only_names_within_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="not a file name"), AtomicFiles(tmp_path) as files:
+        files.open(name)
+
+
+def test_a_folder_where_a_file_stands(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "a")
