@@ -34,7 +34,7 @@ def load(
 ) -> Settings:
     """Return the settings in effect, checked.
 
-    `options` are what `settings_options` gave to the command: `section__key` -> value, None where the option was not
+    `options` are what `with_options` gave to the command: `section__key` -> value, None where the option was not
     used. Raises ConfigError.
     """
     environ = os.environ if environ is None else environ
@@ -47,12 +47,12 @@ def load(
 
         settings = validate(content, variables, str(file) if file else "")
     settings = replace(settings, source=str(file) if file else "")
-    settings = _with_options(settings, options or {})
+    settings = _overlaid(settings, options or {})
     check(settings)
     return settings
 
 
-def settings_options(command: Command) -> Command:
+def with_options(command: Command) -> Command:
     """Give a click command `--config` and an option for every setting; pass them on to `load`."""
     for setting in reversed(list(all_settings())):
         command = _option(setting)(command)
@@ -108,7 +108,7 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
 
 
-def _with_options(settings: Settings, options: Mapping[str, Any]) -> Settings:
+def _overlaid(settings: Settings, options: Mapping[str, Any]) -> Settings:
     for section in SECTIONS:
         given = {
             setting.key: options[_parameter(setting)]

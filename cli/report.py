@@ -133,6 +133,7 @@ def summary_json(summary: Summary) -> str:
     return _json({"summary": {**asdict(summary), "unaccounted": summary.unaccounted}})
 
 
+_RIGHT = ("count", "duration")
 _ACCOUNT_HEADS = ("", "count", "kinds")
 
 
@@ -153,8 +154,9 @@ def _plain_table(title: str, heads: Sequence[str], rows: list[tuple[str, ...]]) 
     safe = [tuple(for_terminal(cell, 500) for cell in row) for row in [tuple(heads), *rows]]
     widths = [max(_columns(cell) for cell in column) for column in zip(*safe, strict=True)]
     click.echo(f"\n{title}")
+    right = [head in _RIGHT for head in heads]
     for row in safe:
-        cells = (_fit(cell, width, right=_is_number(cell)) for cell, width in zip(row, widths, strict=True))
+        cells = (_fit(cell, width, right=side) for cell, width, side in zip(row, widths, right, strict=True))
         click.echo(("  " + "  ".join(cells)).rstrip())
 
 
@@ -166,7 +168,7 @@ def _rich_table(title: str, heads: Sequence[str], rows: list[tuple[str, ...]]) -
 
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for head in heads:
-        side: Literal["left", "right"] = "right" if head in ("count", "duration") else "left"
+        side: Literal["left", "right"] = "right" if head in _RIGHT else "left"
         table.add_column(head, justify=side, overflow="fold", no_wrap=head in ("start", "duration"))
     for row in rows:
         table.add_row(*(Text(for_terminal(cell, 500)) for cell in row))  # Text: square brackets are no markup in it
@@ -222,10 +224,6 @@ def _columns(text: str) -> int:
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(",", "").isdecimal() and text.isascii()
 
 
 _CALL_CELLS: dict[str, Callable[[CallLine], str]] = {

@@ -84,20 +84,6 @@ class Settings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     source: str = ""
 
-    def own_patterns(self) -> tuple[str, ...]:
-        """Return the patterns of own numbers in every form that a known country code allows: +3120..., 003120... and
-        020...
-        """
-        patterns = dict.fromkeys(self.own.numbers)
-        code = self.own.country_code
-        for pattern in self.own.numbers if code else ():
-            rest = pattern.removeprefix(f"+{code}").removeprefix(f"00{code}")
-            if rest == pattern and (pattern.startswith("00") or not pattern.startswith("0")):
-                continue  # another country's, or an extension
-            rest = rest.removeprefix("0") if rest == pattern else rest
-            patterns |= dict.fromkeys((f"+{code}{rest}", f"00{code}{rest}", f"0{rest}"))
-        return tuple(patterns)
-
     def zone(self) -> Zone:
         """Return the zone of all names and times. Raises ConfigError."""
         try:

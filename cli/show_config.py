@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .config import load, settings_options
+from .config import load, with_options
 from .settings import SECTIONS, Settings, Value, all_settings
 
 
@@ -16,7 +16,7 @@ def config() -> None:
 
 
 @config.command()
-@settings_options
+@with_options
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def show(config: Path | None, as_json: bool, **options: Any) -> None:
     """Print the settings in effect, as a configuration file."""
@@ -29,7 +29,7 @@ def show(config: Path | None, as_json: bool, **options: Any) -> None:
 
 
 @config.command()
-@settings_options
+@with_options
 def check(config: Path | None, **options: Any) -> None:
     """Check the configuration, and say what it decides and what it leaves open."""
     settings = load(config, options)

@@ -106,13 +106,14 @@ class Memory:
     tags: set[str] = field(default_factory=set)
     invite: int = -1
     own_branch: str = ""
+    own_hops: int = 0
     branches: set[str] = field(default_factory=set)
     pending: set[str] = field(default_factory=set)
     last_failure: str = ""
     acknowledged: set[str] = field(default_factory=set)
     repeats: dict[int, None] = field(default_factory=dict)
     handled: dict[tuple[str, int, Party], None] = field(default_factory=dict)
-    described: dict["DescribedKey", dict[Endpoint, tuple[int, bytes]]] = field(default_factory=dict)
+    described: dict["DescribedKey", dict[Endpoint, tuple[int, int]]] = field(default_factory=dict)
     holds: dict[Party, bool] = field(default_factory=dict)
     offers: dict[tuple[Party, int], bool] = field(default_factory=dict)
     deadline: int | None = None

@@ -12,6 +12,7 @@ Key = TypeVar("Key")
 
 MAX_FORKS = 64
 MAX_REMEMBERED = 512
+MAX_TEXT = 256
 
 # RFC 2976 names no format; these are the two that phones send. Cisco's numbers its keys on to 16, the hook flash.
 _RELAY_KEYS = {"10": "*", "11": "#", "12": "A", "13": "B", "14": "C", "15": "D"}
@@ -21,7 +22,7 @@ _KEYS = frozenset("0123456789*#ABCD")
 def new_call(number: int, message: Message, time: int, ends: tuple[Endpoint, Endpoint]) -> Call:
     """A call as its first message tells it; `ends` are the caller's side and the callee's."""
     asserted = tuple(parties.asserted(message, "calling")) if message.method else ()
-    call = Call(
+    return Call(
         number=number,
         call_id=message.call_id,
         caller_tag=message.from_.tag,
@@ -34,13 +35,11 @@ def new_call(number: int, message: Message, time: int, ends: tuple[Endpoint, End
         invite_to=ends[1],
         asserted=asserted,
         diversion=parties.diversions(message),
-        replaces=message.get("replaces").partition(";")[0].strip() or None,
+        replaces=message.get("replaces").partition(";")[0].strip()[:MAX_TEXT] or None,
         referred_by=parties.referred_by(message),
-        session_id=message.get("session-id").partition(";")[0].strip(),
+        session_id=message.get("session-id").partition(";")[0].strip()[:MAX_TEXT],
         last_seen=time,
     )
-    call.memory.tags.add(call.caller_tag)
-    return call
 
 
 def top_branch(message: Message) -> str:
@@ -53,6 +52,26 @@ def callee_tag(message: Message, party: Party) -> str:
     """The tag of the callee's end of the dialog, for a message sent by `party`."""
     asked_by_caller = (party is Party.CALLER) == bool(message.method)
     return message.to.tag if asked_by_caller else message.from_.tag
+
+
+def note_branch(call: Call, invite: Message) -> bool:
+    """Keep the INVITE's transaction as one that awaits its final response; False if it is known.
+
+    The caller's own is the one with the fewest hops, which a mirror may show after a proxy's copy.
+    """
+    memory = call.memory
+    branch, hops = top_branch(invite), len(invite.vias)
+    if invite.cseq.number > memory.invite:
+        memory.invite, memory.own_branch, memory.own_hops = invite.cseq.number, branch, hops
+        memory.branches.clear()
+        memory.pending.clear()
+    elif branch in memory.branches or len(memory.branches) >= MAX_FORKS:
+        return False
+    if hops < memory.own_hops:
+        memory.own_branch, memory.own_hops = branch, hops
+    memory.branches.add(branch)
+    memory.pending.add(branch)
+    return True
 
 
 def is_repeat(call: Call, message: Message, source: Endpoint) -> bool:
@@ -86,9 +105,10 @@ def copy_number(call: Call, message: Message, source: Endpoint, key: DescribedKe
         del described[next(iter(described))]
     hops = described.setdefault(key, {})
     hop, before = hops.get(source, (len(hops), None))
-    if before == message.body or hop >= MAX_FORKS:
+    words = hash(message.body)
+    if before == words or hop >= MAX_FORKS:
         return None
-    hops[source] = hop, message.body
+    hops[source] = hop, words
     return hop
 
 
@@ -108,7 +128,7 @@ def note_sender(call: Call, message: Message, source: Endpoint, party: Party) ->
 def agent_of(message: Message) -> str:
     """What the sender calls itself (RFC 3261 sections 20.35 and 20.41)."""
     names = ("user-agent", "server") if message.method else ("server", "user-agent")
-    return message.get(names[0]) or message.get(names[1])
+    return (message.get(names[0]) or message.get(names[1]))[:MAX_TEXT]
 
 
 def refine_caller(call: Call, invite: Message) -> None:

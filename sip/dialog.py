@@ -4,8 +4,7 @@ One call is what a caller's INVITE starts, with all its retries and forks. It is
 shows the same message again, with one more Via, adds nothing but a copy of the session description.
 """
 
-import heapq
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 
 from . import parties
@@ -31,8 +30,8 @@ from .call import (
     Transferred,
 )
 from .detail import (
-    MAX_FORKS,
     MAX_REMEMBERED,
+    MAX_TEXT,
     callee_tag,
     copy_number,
     digit_of,
@@ -40,6 +39,7 @@ from .detail import (
     is_repeat,
     new_call,
     note_answer,
+    note_branch,
     note_fork,
     note_hold,
     note_sender,
@@ -51,6 +51,7 @@ from .detail import (
 from .headers import parse_address
 from .message import Message
 from .sdp import SdpError, SessionDescription, session_description
+from .table import CallTable
 
 __all__ = [
     "Answered",
@@ -78,8 +79,6 @@ BYE_NS = 2 * SECOND
 # A ringing callee repeats its 18x every minute (RFC 3261 section 13.3.1.1) and proxies give up after some three.
 SETUP_NS = 600 * SECOND
 
-MAX_CLOSED = 20_000
-
 _CARRIES_MEDIA = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
 _IN_CALL = _CARRIES_MEDIA | {"BYE", "CANCEL", "INFO", "REFER"}
 
@@ -91,7 +90,6 @@ class Dialogs:
     """
 
     def __init__(self, *, limit: int = 100_000, linger_ns: int = BYE_NS) -> None:
-        self.limit = limit
         self.refused_calls = 0
         self.sdp_errors: Counter[str] = Counter()
         self._linger = {
@@ -100,13 +98,9 @@ class Dialogs:
             State.CANCELLED: FAILURE_NS,
             State.ENDED: linger_ns,
         }
+        self._table = CallTable(limit)
         self._numbered = 0
         self._now = 0
-        self._open: dict[int, Call] = {}
-        self._by_tag: dict[tuple[str, str], Call] = {}
-        self._challenged: dict[str, Call] = {}
-        self._forgotten: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._deadlines: list[tuple[int, int]] = []
         self._requests: dict[str, Callable[[Call, Message, int, Party], list[Event]]] = {
             "ACK": self._on_ack,
             "BYE": self._on_bye,
@@ -118,14 +112,14 @@ class Dialogs:
     @property
     def calls(self) -> list[Call]:
         """The calls that are not closed, oldest first."""
-        return list(self._open.values())
+        return list(self._table)
 
     def handle(self, message: Message, time: int, source: Endpoint, destination: Endpoint) -> list[Event]:
         """What a message seen at `time` changes. Calls whose time is over by then are closed first. Raises nothing."""
         events = self.advance(time)
-        call, party = self._find(message)
+        call, party = self._table.find(message)
         if self._starts_anew(call, message):
-            call = self._claim_retry(message, source)
+            call = self._table.claim_retry(message, source)
             if call is None:
                 call = self._start(message, time, (source, destination), events)
         elif call is None and self._joins_late(message):
@@ -139,14 +133,8 @@ class Dialogs:
         """Close the calls whose time to linger is over at `now`, and give up those whose set-up has died away."""
         self._now = max(self._now, now)
         events: list[Event] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            call = self._open.get(heapq.heappop(self._deadlines)[1])
-            deadline = call.memory.deadline if call else None
-            if call is None or deadline is None:
-                continue
-            if deadline > now:
-                heapq.heappush(self._deadlines, (deadline, call.number))
-            elif call.state in OVER:
+        for call, deadline in self._table.due(now):
+            if call.state in OVER:
                 events += self._move(call, Signal.LINGERED, deadline)
             else:
                 reason = call.memory.last_failure or "no final response"
@@ -165,18 +153,7 @@ class Dialogs:
         """End a call for a reason that signalling does not show, such as silence; nothing if it has ended."""
         return [] if call.state in OVER else self._enter(call, State.ENDED, time, reason)
 
-    # Which call a message belongs to
-
-    def _find(self, message: Message) -> tuple[Call | None, Party]:
-        """The call, and which party sent the message: the tag in From is the request's sender's (section 12.2)."""
-        call_id, from_tag, to_tag = message.call_id, message.from_.tag, message.to.tag
-        call, asking = self._by_tag.get((call_id, from_tag)), Party.CALLER
-        if call is None:
-            call = self._by_tag.get((call_id, to_tag))
-            if call is not None and not to_tag and from_tag not in call.forks:
-                call = None
-            asking = Party.CALLEE if call else Party.CALLER
-        return call, asking if message.method else asking.other
+    # Where calls begin
 
     def _starts_anew(self, call: Call | None, message: Message) -> bool:
         """Whether this is a first INVITE, and not the late copy of a finished call's."""
@@ -184,40 +161,25 @@ class Dialogs:
             return False
         if call is not None:
             return call.state in (State.ENDED, State.CANCELLED) and message.cseq.number > call.memory.invite
-        return message.cseq.number > self._forgotten.get((message.call_id, message.from_.tag), -1)
+        return not self._table.is_late_invite(message)
 
     def _joins_late(self, message: Message) -> bool:
         """Whether a message of an unknown dialog shows that a call is under way."""
-        for tag in (message.from_.tag, message.to.tag):
-            if (message.call_id, tag) in self._forgotten:
-                return False
+        if self._table.is_late(message):
+            return False
         if message.method:
             in_dialog = message.method in ("INVITE", "ACK", "UPDATE") and message.to.tag
             return bool(in_dialog) and self._sdp(message) is not None
         return message.cseq.method == "INVITE" and message.status < 300
 
-    def _claim_retry(self, message: Message, source: Endpoint) -> Call | None:
-        """The challenged call that its caller tries again under another From-tag (RFC 3261 section 8.1.3.5)."""
-        call = self._challenged.get(message.call_id)
-        if call is None or call.state is not State.CHALLENGED or source[0] != call.invite_from[0]:
-            return None
-        call.caller_tag = message.from_.tag
-        call.memory.tags.add(call.caller_tag)
-        self._by_tag[message.call_id, call.caller_tag] = call
-        return call
-
     def _start(self, message: Message, time: int, ends: tuple[Endpoint, Endpoint], events: list[Event]) -> Call | None:
-        key = message.call_id, message.from_.tag
-        if len(self._open) >= self.limit:
+        if len(self._table) >= self._table.limit:
             self.refused_calls += 1
-            self._forget(key, message.cseq.number)
+            self._table.refuse(message)
             return None
         self._numbered += 1
         call = new_call(self._numbered, message, time, ends)
-        call.memory.deadline = time + SETUP_NS
-        heapq.heappush(self._deadlines, (call.memory.deadline, call.number))
-        self._open[call.number] = self._by_tag[key] = call
-        self._forgotten.pop(key, None)
+        self._table.add(call, time + SETUP_NS)
         events.append(Started(call, time))
         return call
 
@@ -243,36 +205,28 @@ class Dialogs:
         if message.status:
             events = self._on_response(call, message, time, source, party)
         elif method == "INVITE" and not message.to.tag and party is Party.CALLER:
-            events = self._on_invite(call, message, time, source)
+            events = self._on_invite(call, message, time)
         else:
             events = self._requests[method](call, message, time, party) if method in self._requests else []
         note_sender(call, message, source, party)
         return events + self._on_description(call, message, time, source, party, method)
 
-    def _on_invite(self, call: Call, message: Message, time: int, source: Endpoint) -> list[Event]:
+    def _on_invite(self, call: Call, message: Message, time: int) -> list[Event]:
         """A first INVITE: the caller's, its copy on another hop, a fork's, or a retry (sections 8.1.3.5, 16.6)."""
-        memory = call.memory
-        branch = top_branch(message)
-        if message.cseq.number < memory.invite or call.state is State.ANSWERED:
+        if message.cseq.number < call.memory.invite or call.state is State.ANSWERED:
             return []
-        if message.cseq.number > memory.invite:
-            memory.invite, memory.own_branch = message.cseq.number, branch
-            memory.branches.clear()
-            memory.pending.clear()
-        elif branch in memory.branches or len(memory.branches) >= MAX_FORKS:
+        if not note_branch(call, message):
             return []
-        memory.branches.add(branch)
-        memory.pending.add(branch)
         refine_caller(call, message)
         return self._move(call, Signal.INVITE, time)
 
     def _on_response(self, call: Call, message: Message, time: int, source: Endpoint, party: Party) -> list[Event]:
         if 200 <= message.status < 300:
             note_timer(call, message)
-        if message.cseq.method != "INVITE" or message.status == 100:
-            return []
         if message.status >= 300:
             take_back_offer(call, message.cseq.number, party.other)
+        if message.cseq.method != "INVITE" or message.status == 100:
+            return []
         if party is Party.CALLER or call.memory.invite not in (-1, message.cseq.number):
             return []
         if message.status >= 300:
@@ -289,7 +243,7 @@ class Dialogs:
         memory = call.memory
         branch = top_branch(message)
         memory.pending.discard(branch)
-        memory.last_failure = f"{message.status} {message.reason}".strip()
+        memory.last_failure = f"{message.status} {message.reason[:MAX_TEXT]}".strip()
         if branch != memory.own_branch and memory.pending:
             return []
         retried = message.status in (401, 407) or message.status < 400
@@ -368,7 +322,7 @@ class Dialogs:
     def _enter(self, call: Call, state: State, time: int, reason: str) -> list[Event]:
         before, call.state = call.state, state
         if state is State.CLOSED:
-            self._close(call)
+            self._table.remove(call)
             return [Closed(call, time)]
         if state in OVER:
             return self._end(call, before, time, reason)
@@ -386,28 +340,8 @@ class Dialogs:
         return events
 
     def _end(self, call: Call, before: State, time: int, reason: str) -> list[Event]:
-        deadline = time + self._linger[call.state]
-        call.memory.deadline = deadline
-        heapq.heappush(self._deadlines, (deadline, call.number))
-        if call.state is State.CHALLENGED:
-            self._challenged[call.call_id] = call
+        self._table.schedule(call, time + self._linger[call.state])
         if before in OVER:
             return []
         call.ended, call.end_reason = time, reason
         return [Ended(call, time, reason)]
-
-    def _close(self, call: Call) -> None:
-        del self._open[call.number]
-        if self._challenged.get(call.call_id) is call:
-            del self._challenged[call.call_id]
-        for tag in call.memory.tags:
-            if self._by_tag.get((call.call_id, tag)) is call:
-                del self._by_tag[call.call_id, tag]
-                self._forget((call.call_id, tag), call.memory.invite)
-
-    def _forget(self, key: tuple[str, str], invite: int) -> None:
-        """Keep what tells late messages of a closed or refused call from those of a new one."""
-        self._forgotten[key] = max(invite, self._forgotten.get(key, -1))
-        self._forgotten.move_to_end(key)
-        while len(self._forgotten) > MAX_CLOSED:
-            self._forgotten.popitem(last=False)

@@ -7,6 +7,7 @@ Everything here is tolerant and total: any text gives a value, and an unreadable
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -33,6 +34,9 @@ LONG_NAMES = {
     "x": "session-expires",
     "y": "identity",
 }
+
+MAX_VALUES = 256
+MAX_TAG = 512
 
 TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -82,7 +86,7 @@ class Address:
     @property
     def tag(self) -> str:
         """The dialog tag, "" where there is none (RFC 2543 peers send none)."""
-        return self.params.get("tag", "")
+        return self.params.get("tag", "")[:MAX_TAG]
 
 
 def decode(raw: bytes) -> str:
@@ -113,8 +117,8 @@ def _pieces(text: str, separator: str) -> Iterator[str]:
 
 
 def split_values(text: str) -> list[str]:
-    """The members of a comma-separated header value, empty ones left out (RFC 3261 section 7.3.1)."""
-    return [piece.strip() for piece in _pieces(text, ",") if piece.strip()]
+    """The first `MAX_VALUES` members of a comma-separated value, empty ones left out (RFC 3261 section 7.3.1)."""
+    return [piece.strip() for piece in islice(_pieces(text, ","), MAX_VALUES) if piece.strip()]
 
 
 def unquote_string(text: str) -> str:
@@ -223,7 +227,7 @@ def parse_via(text: str) -> Via:
     sent, _, rest = text.partition(";")
     transport, host, *_ = [*sent.rpartition("/")[2].split(None, 1), "", ""]
     name, port = parse_hostport(host)
-    return Via(transport.upper(), name, port, parse_params(rest).get("branch", ""))
+    return Via(transport.upper(), name, port, parse_params(rest).get("branch", "")[:MAX_TAG])
 
 
 def parse_cseq(text: str) -> CSeq | None:

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from .headers import (
     LONG_NAMES,
+    MAX_VALUES,
     TOKEN,
     Address,
     CSeq,
@@ -25,6 +26,7 @@ from .headers import (
 MAX_MESSAGE = 65_535  # no longer than a UDP datagram, on streams too
 MAX_HEADERS = 512
 MAX_LINE = 16_384
+MAX_IDENTIFIER = 4_096  # of a Call-ID, a From or a To
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _KEEP_ALIVE_BYTES = (b"\r", b"\n", b"\0")
@@ -59,8 +61,8 @@ class Message:
         return [value for key, value in self.headers if key == name]
 
     def values(self, name: str) -> list[str]:
-        """Every member of a comma-separated header, over all its lines (RFC 3261 section 7.3.1)."""
-        return [member for value in self.get_all(name) for member in split_values(value)]
+        """The first members of a comma-separated header, over all its lines (RFC 3261 section 7.3.1)."""
+        return [member for value in self.get_all(name) for member in split_values(value)][:MAX_VALUES]
 
     @cached_property
     def call_id(self) -> str:
@@ -109,7 +111,7 @@ def parse(data: bytes, *, stream: bool = False) -> Message:
 
     Raises:
         SipError: of kind "too long", "start line", "version", "status", "too many headers", "content length", or
-            "call-id", "cseq", "from", "to" where that header is missing or unreadable.
+            "call-id", "cseq", "from", "to" where that header is missing, unreadable or absurdly long.
 
     """
     data = data.lstrip(_KEEP_ALIVE)
@@ -213,7 +215,7 @@ def _cut_body(body: bytes, headers: tuple[tuple[str, str], ...], stream: bool) -
 def _check(message: Message) -> None:
     """The headers without which no dialog can be told (RFC 3261 section 8.1.1)."""
     for name in ("call-id", "from", "to"):
-        if not message.get(name):
+        if not 0 < len(message.get(name)) <= MAX_IDENTIFIER:
             raise SipError(name)
     if parse_cseq(message.get("cseq")) is None:
         raise SipError("cseq")
@@ -229,10 +231,12 @@ class Framer:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._lost = False
+        self._needed = 0  # octets of the message under way, once its head has told
 
     def reset(self) -> None:
         """Bytes are missing from the stream: forget the message under way and look for the next start line."""
         self._buffer.clear()
+        self._needed = 0
         self._lost = True
 
     def feed(self, data: bytes) -> list[Message | SipError]:
@@ -251,6 +255,8 @@ class Framer:
 
     def _next(self) -> Message | SipError | None:
         """The message at the head of the buffer, None if more bytes are needed; raises where its end cannot be told."""
+        if len(self._buffer) < self._needed:
+            return None
         if self._lost:
             self._find_start()
         self._trim()
@@ -273,7 +279,8 @@ class Framer:
         end = body_start + length
         if end > MAX_MESSAGE:
             raise SipError("too long")
-        if len(self._buffer) < end:
+        self._needed = end if len(self._buffer) < end else 0
+        if self._needed:
             return None
         data = bytes(self._buffer[:end])
         del self._buffer[:end]

@@ -6,6 +6,7 @@ from .headers import Address, parse_address, parse_uri
 from .message import Message
 
 _VISUAL_SEPARATORS = str.maketrans("", "", "-.()")  # RFC 3966 section 5.1.1
+MAX_NUMBER = 256
 _MAX_DIVERSIONS = 16
 
 
@@ -20,15 +21,15 @@ class Identity:
 
 def number_of(address: Address) -> str:
     """What a caller would dial: the user part without parameters, the host where there is no user."""
-    user = address.user.partition(";")[0]
+    user = address.user.partition(";")[0][:MAX_NUMBER]
     if parse_uri(address.uri).scheme == "tel":
         user = user.translate(_VISUAL_SEPARATORS)
-    return user or address.host
+    return user or address.host[:MAX_NUMBER]
 
 
 def identity_of(address: Address) -> Identity:
     """The party an address names."""
-    return Identity(number_of(address), address.display, address.uri)
+    return Identity(number_of(address), address.display[:MAX_NUMBER], address.uri[: 2 * MAX_NUMBER])
 
 
 def asserted(message: Message, party: str) -> list[Identity]:
@@ -68,7 +69,7 @@ def callee_of(message: Message) -> Identity:
 def dialled_number(message: Message) -> str:
     """The user part of the Request-URI; "" in a response."""
     uri = parse_uri(message.uri)
-    user = uri.user.partition(";")[0]
+    user = uri.user.partition(";")[0][:MAX_NUMBER]
     return user.translate(_VISUAL_SEPARATORS) if uri.scheme == "tel" else user
 
 

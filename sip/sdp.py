@@ -15,6 +15,7 @@ from .message import Message
 MAX_BODY = 65_535
 MAX_MEDIA = 64
 MAX_FORMATS = 128
+MAX_ATTRIBUTES = 1_000  # of the session, and of each m-line
 MAX_CANDIDATES = 64
 _MAX_NESTING = 3
 _MAX_PARTS = 64
@@ -144,7 +145,7 @@ def parse(body: bytes) -> SessionDescription:
             origin = origin or value
         elif letter == "c":
             sections[-1].address = sections[-1].address or _connection(value)
-        elif letter == "a":
+        elif letter == "a" and len(sections[-1].attributes) < MAX_ATTRIBUTES:
             name, _, argument = value.partition(":")
             sections[-1].attributes.append((name.strip().lower(), argument.strip()))
     if not found:

@@ -217,7 +217,8 @@ class _Block:
         records = self.records
         rows = np.arange(len(records), dtype=np.int64)
         whole = _Part(rows, records.offset, records.offset + records.length, 0)
-        for link in np.unique(records.link).tolist():
+        first = int(records.link[0]) if len(records) else 0
+        for link in [first] if (records.link == first).all() else np.unique(records.link).tolist():
             self.later(_LINKS.get(link, _Block.unknown_link).__get__(self), whole.pick(records.link == link))
         while self.work:
             layer, part = self.work.popleft()

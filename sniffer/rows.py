@@ -29,6 +29,7 @@ ROW = np.dtype(
 """One row a media packet, 32 bytes: arrival (ns), payload position in the input, RTP time stamp, stream number, sequence
 number, payload bytes, marker bit and payload type, captured frames."""
 
+_OPAQUE = f"V{ROW.itemsize}"  # NumPy moves opaque bytes several times as fast as fields
 Rows = npt.NDArray[np.void]
 SEGMENT_ROWS = 1 << 19
 
@@ -94,12 +95,13 @@ class RowStore:
         """Sort what has come into a segment; after this `take` finds all of it."""
         if not self._open_rows:
             return
-        rows = np.concatenate(self._open)
+        rows = np.concatenate([part.view(_OPAQUE) for part in self._open])
         self._open, self._open_rows = [], 0
-        order = np.argsort(_sort_key(rows["stream"]), kind="stable")
-        rows = rows.view("V32")[order].view(ROW)
-        streams, first = np.unique(rows["stream"], return_index=True)
-        starts = np.append(first, len(rows)).astype(np.int64)
+        order = np.argsort(_sort_key(rows.view(ROW)["stream"]), kind="stable")
+        rows = rows[order].view(ROW)
+        stream = rows["stream"]
+        starts = np.concatenate(([0], np.nonzero(np.diff(stream))[0] + 1, [len(rows)])).astype(np.int64)
+        streams = stream[starts[:-1]]
         newest = int(rows["time"].max())
         self._segments.append(_Segment(rows, -1, streams, starts, np.zeros(len(rows), dtype=bool), newest))
         self._park()
@@ -125,16 +127,19 @@ class RowStore:
                 continue
             start, stop = int(segment.starts[place]), int(segment.starts[place + 1])
             rows = segment.slice(start, stop, self._parking)
-            wanted = (rows["time"] >= since) & (rows["time"] < until)
-            if not wanted.any():
+            time, taken = rows["time"], segment.taken[start:stop]
+            if int(time[0]) >= since and int(time[-1]) < until and (time >= since).all() and (time < until).all():
+                found.append(rows.view(_OPAQUE))
+                fresh.append(~taken)
+                taken[:] = True
                 continue
-            taken = segment.taken[start:stop]
-            found.append(rows[wanted])
+            wanted = (time >= since) & (time < until)
+            found.append(rows.view(_OPAQUE)[wanted])
             fresh.append(~taken[wanted])
             taken |= wanted
         if not found:
             return np.empty(0, dtype=ROW), np.empty(0, dtype=bool)
-        return np.concatenate(found), np.concatenate(fresh)
+        return np.concatenate(found).view(ROW), np.concatenate(fresh)
 
     def release(self, keep: Ints, before: int) -> int:
         """Forget rows older than `before` (ns) of streams not in `keep`; return how many frames nobody had taken."""

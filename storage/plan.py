@@ -106,11 +106,7 @@ class Plan:
     frames: int
     last: int
     other_forks: int = 0
-
-    @property
-    def laws(self) -> set[int]:
-        """The laws that occur, of both sides."""
-        return {law for side in self.sides.values() for law in np.unique(side.channel.law).tolist()}
+    laws: frozenset[int] = frozenset()
 
     @property
     def has_sound(self) -> bool:
@@ -150,7 +146,8 @@ def plan(ended: EndedCall, account: Account) -> Plan:
             side.channel.sample -= earliest
         reference += earliest * (1_000_000_000 // RATE)
     frames = max(side.channel.end for side in sides.values())
-    return Plan(ended, sides, "recorded", reference, frames, last, forks)
+    laws = frozenset(law for law in (Law.A, Law.MU) for side in sides.values() if (side.channel.law == law).any())
+    return Plan(ended, sides, "recorded", reference, frames, last, forks, laws)
 
 
 def _frames(track: Track, mask: npt.NDArray[np.bool_]) -> int:
@@ -238,8 +235,9 @@ def _kinds(track: Track, side: Side) -> npt.NDArray[np.uint8]:
     for rows, formats in zip(epochs, maps, strict=True):
         here = types[rows]
         table = np.zeros(128, dtype=np.uint8)
-        for number in np.unique(here).tolist():
-            table[number] = _kind(number, formats, side, int(np.count_nonzero(here == number)))
+        counts = np.bincount(here, minlength=128)
+        for number in np.nonzero(counts)[0].tolist():
+            table[number] = _kind(number, formats, side, int(counts[number]))
         kinds[rows] = table[here]
     if track.clear_until is not None:
         kinds[track.rows["time"] > track.clear_until] = Kind.SEALED

@@ -23,7 +23,7 @@ from .plan import RATE, Plan, plan
 from .render import Piece, encoding, pieces, render
 from .wav import WavTooLong, header, padding
 
-BATCH = 24 << 20
+BATCH = 48 << 20
 """Samples of both channels rendered at one time."""
 MAX_PRESSES = 4096
 

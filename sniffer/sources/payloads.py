@@ -60,10 +60,11 @@ class Payloads:
         number = int(position[0]) >> FILE_BITS
         offset = position & _OFFSET
         memory, data = self._map(number, int(offset[-1] + size.max()))
-        for length in np.unique(size).tolist():
+        first = int(size[0])
+        for length in [first] if (size == first).all() else np.unique(size).tolist():
             if length == 0:
                 continue
-            rows = slice(None) if length == size[0] and (size == length).all() else np.nonzero(size == length)[0]
+            rows = slice(None) if length == first and (size == first).all() else np.nonzero(size == length)[0]
             there = np.ndarray((len(data) - length + 1,), dtype=f"V{length}", buffer=data, strides=(1,))
             here = np.ndarray((len(target) - length + 1,), dtype=f"V{length}", buffer=target, strides=(1,))
             here[place[rows]] = there[offset[rows]]

@@ -202,18 +202,3 @@ def test_every_setting_is_documented_with_its_default() -> None:
     text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
     for setting in all_settings():
         assert f"| `{setting.name}` | `{toml_value(setting.default)}` | `{setting.option}` |" in text
-
-
-@pytest.mark.parametrize(
-    ("numbers", "code", "expected"),
-    [
-        (("+3120123*",), "", {"+3120123*"}),
-        (("+3120123*",), "31", {"+3120123*", "003120123*", "020123*"}),
-        (("020123*",), "31", {"+3120123*", "003120123*", "020123*"}),
-        (("003120123*",), "31", {"+3120123*", "003120123*", "020123*"}),
-        (("2???", "+4930*", "004930*"), "31", {"2???", "+4930*", "004930*"}),
-    ],
-)
-def test_a_country_code_joins_the_forms_of_a_number(numbers: tuple[str, ...], code: str, expected: set[str]) -> None:
-    settings = load(options={"own__numbers": numbers, "own__country_code": code})
-    assert set(settings.own_patterns()) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,8 +41,9 @@ def assert_balanced(result: Result) -> None:
     assert set(calls) == CALLS
     assert unbalanced(packets) == 0, packets
     assert unbalanced(calls) == 0, calls
-    assert calls["recorded"] == len(result.recordings)
-    assert len(result.lines) >= 1 + calls["recorded"]
+    outcomes = Counter(line["outcome"] for line in result.lines[:-1])
+    assert outcomes["recorded"] == calls["recorded"] == len(list(result.out.rglob("*_info.txt")))
+    assert sum(outcomes.values()) == calls["seen"]
 
 
 def record_count(capture: Path) -> int:

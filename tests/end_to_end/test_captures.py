@@ -187,7 +187,7 @@ def test_a_file_cut_in_the_middle_of_a_packet(form: str, tmp_path: Path) -> None
     result = record(tmp_path / "out", files.write(tmp_path, content))
     assert result.code == DAMAGED
     assert_sound(result.only(), *scene.until(packets[60].time_ns).channels())
-    assert result.stderr.strip(), "it says so"
+    assert len(result.summary["damaged"]) == 1, "it says so"
 
 
 def test_a_gzip_stream_without_its_end(tmp_path: Path) -> None:

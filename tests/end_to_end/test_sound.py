@@ -114,7 +114,7 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "held": lambda: recipes.held(1),
     "held, both silent": lambda: recipes.held(1, offer="inactive"),
     "held by address": lambda: recipes.held(1, offer="0.0.0.0"),
-    "held, RTP clock standing still": lambda: recipes.held(1, clock_runs=False),
+    "held, RTP clock standing still": lambda: recipes.held(1, clock_runs=False, pause_ms=1500),
     "new port by re-INVITE": lambda: recipes.moved(1),
     "new port and SSRC by re-INVITE": lambda: recipes.moved(1, new_ssrc=True),
     "new address by re-INVITE": lambda: recipes.moved(1, address="10.0.77.7"),

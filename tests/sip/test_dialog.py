@@ -112,9 +112,9 @@ FORKED = """
     0    alice>proxy INVITE 1 a/ sdp=4000
          Started
          Described caller 192.0.2.1:4000 hop 0
-    0.1  proxy>bob INVITE 1 a/ sdp=4000 branch=z9hG4bK-bob
+    0.1  proxy>bob INVITE 1 a/ sdp=alice:4000 branch=z9hG4bK-bob
          Described caller 192.0.2.1:4000 hop 1
-    0.2  proxy>carol INVITE 1 a/ sdp=4000 branch=z9hG4bK-carol
+    0.2  proxy>carol INVITE 1 a/ sdp=alice:4000 branch=z9hG4bK-carol
     1    bob>proxy 183:INVITE 1 a/b sdp=5000 branch=z9hG4bK-bob
          Ringing
          Described callee b 192.0.2.2:5000 hop 0
@@ -152,6 +152,16 @@ SERIAL_FORKS_WITHOUT_THE_FIRST_HOP = """
     2    proxy>carol INVITE 1 a/ branch=z9hG4bK-carol
          Revived
     3    carol>proxy 200:INVITE 1 a/c branch=z9hG4bK-carol
+         Answered c
+"""
+
+HOPS_OUT_OF_ORDER = """
+    0    proxy>bob INVITE 1 a/ branch=z9hG4bK-bob "Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK-1-INVITE-alice"
+         Started
+    0    alice>proxy INVITE 1 a/
+    0.1  proxy>carol INVITE 1 a/ branch=z9hG4bK-carol "Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK-1-INVITE-alice"
+    1    bob>proxy 486:INVITE 1 a/b branch=z9hG4bK-bob
+    9    carol>proxy 200:INVITE 1 a/c branch=z9hG4bK-carol
          Answered c
 """
 
@@ -413,7 +423,7 @@ def test_a_mirror_that_shows_everything_twice_changes_nothing(name: str) -> None
 
 def test_what_a_call_tells() -> None:
     (call,) = play("""
-        0    alice>bob INVITE 1 a/ uri=sip:+4930123@gw "User-Agent: Phone 1" "Replaces: old@x;to-tag=1" "Session-ID: ab;r=0"
+        0    alice>bob INVITE 1 a/ uri=sip:+4930123@gw "User-Agent: Phone 1" "Replaces: old@x;t=1" "Session-ID: ab;r=0"
              Started
         1    bob>alice 180:INVITE 1 a/b
              Ringing
@@ -479,9 +489,15 @@ def test_hold(more: str, held: bool) -> None:
     assert call.held is held
 
 
-def test_refused_hold_is_none() -> None:
-    (call,) = play(REFUSED_HOLD)
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
+def test_refused_hold_is_none(method: str) -> None:
+    (call,) = play(REFUSED_HOLD.replace("INVITE 2", f"{method} 2"))
     assert not call.held
+
+
+def test_hold_is_one_until_it_is_refused() -> None:
+    (call,) = play(REFUSED_HOLD.partition("5.1")[0])
+    assert call.held
 
 
 def test_one_way_answer_to_a_one_way_offer_is_no_hold() -> None:

@@ -8,9 +8,9 @@
     9    ..
 
 A line that begins with a time in seconds is a message: sender>receiver, method or status:method, CSeq number,
-From-tag/To-tag. Then, in any order: `sdp=PORT` or `sdp=PORT,DIRECTION` (`sdp=HOST:PORT` if a relay has put itself in),
-`branch=`, `call=`, `uri=`, and "Header: value" in quotes. `..` lets the time pass. Events of another call than the first
-begin with its number.
+From-tag/To-tag. Then, in any order: `sdp=PORT` or `sdp=PORT,DIRECTION` (`sdp=HOST:PORT` if it names another host
+than the sender), `branch=`, `call=`, `uri=`, and "Header: value" in quotes. `..` lets the time pass. Events of another
+call than the first begin with its number.
 """
 
 import difflib

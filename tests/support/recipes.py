@@ -12,18 +12,16 @@ from .media import MS, Rtp, follow, in_time, sender_report, talk
 from .scene import LAST_WORD_MS, START_NS, Scene, answered_ns, dialog, hang_up, plain_call, set_up
 from .signalling import Dialog, Signal, sdp
 
-HOLD_MS = 700
-
 SPARED = 8
 """Packets at the end of a side that a bad network leaves alone: more than any delay lasts."""
 
 
-def held(seed: int, *, offer: str = "sendonly", clock_runs: bool = True) -> Scene:
+def held(seed: int, *, offer: str = "sendonly", clock_runs: bool = True, pause_ms: int = 700) -> Scene:
     """Talk, hold by re-INVITE, talk again. `offer` is the direction, or an address for hold by 0.0.0.0 (RFC 2543)."""
     scene = plain_call(seed, duration_ms=600)
     shape = scene.dialog
     stop = scene.right[-1].time_ns + 30 * MS
-    resume = stop + HOLD_MS * MS
+    resume = stop + pause_ms * MS
     by_address = offer == "0.0.0.0"
     media = Endpoint(offer, shape.caller.media.port) if by_address else shape.caller.media
     pause = sdp(media, direction="sendrecv" if by_address else offer, session=2)
@@ -177,8 +175,14 @@ def behind_nat(seed: int) -> Scene:
 
 def two_legs(seed: int) -> tuple[Scene, Scene]:
     """A B2BUA on the mirrored segment: two dialogs at a time, the second with the first one's sound 2 ms later."""
-    first = plain_call(seed)
-    second = plain_call(seed + 1, start_ns=START_NS + 6 * MS)
+    shape = dialog(seed)
+    net = shape.caller.sip.address.rpartition(".")[0]
+    pbx, sound = Endpoint(f"{net}.1", 5060), f"{net}.2"
+    inward = replace(shape.callee, sip=pbx, media=Endpoint(sound, 30000), tag="pbx1")
+    outward = replace(shape.caller, sip=pbx, media=Endpoint(sound, 30002), tag="pbx2")
+    first = plain_call(seed, shape=replace(shape, callee=inward))
+    second_shape = replace(shape, call_id=f"{seed}-other@example.invalid", caller=outward)
+    second = plain_call(seed + 1, start_ns=START_NS + 6 * MS, shape=second_shape)
     heard = [
         tuple(
             replace(after, payload=before.payload, time_ns=before.time_ns + 2 * MS, place_ns=before.place_ns + 2 * MS)

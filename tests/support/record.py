@@ -72,7 +72,8 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """The last JSON object: the accounts."""
         assert self.lines, f"exit code {self.code}, nothing printed\n{self.stderr}"
-        return self.lines[-1]
+        summary: dict[str, Any] = self.lines[-1]["summary"]
+        return summary
 
     @cached_property
     def recordings(self) -> list[Recording]:

@@ -158,12 +158,13 @@ def plain_call(
     ts: int = 160_000,
     ssrc: tuple[int, int] | None = None,
     media: tuple[Endpoint | None, Endpoint | None] = (None, None),
+    shape: Dialog | None = None,
 ) -> Scene:
     """A call that is answered, talks both ways and ends by BYE; each side begins a little after the answer.
 
-    `media` gives the two sides' addresses for sound where the seed's own will not do.
+    `shape` gives another dialog than the seed's, `media` other addresses for the two sides' sound.
     """
-    shape = _at(dialog(seed, six=six, pts=pts), media)
+    shape = _at(shape or dialog(seed, six=six, pts=pts), media)
     caller, callee = shape.caller.media, shape.callee.media
     ssrcs = ssrc or (0xA0000000 + seed, 0xB0000000 + seed)
     left_start = answered_ns(start_ns) + left_later_ms * MS

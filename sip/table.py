@@ -1,0 +1,110 @@
+"""Where calls are found: by Call-ID and tags, by their deadlines, and, for a while, after they are closed."""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from .call import Call, Endpoint, Party, State
+from .message import Message
+
+MAX_CLOSED = 20_000
+MAX_TAGS = 64
+
+
+class CallTable:
+    """The calls in progress, at most `limit`, and the keys of calls that are over or were refused."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._open: dict[int, Call] = {}
+        self._by_tag: dict[tuple[str, str], Call] = {}
+        self._challenged: dict[str, Call] = {}
+        self._forgotten: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._deadlines: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._open.values()))
+
+    def find(self, message: Message) -> tuple[Call | None, Party]:
+        """The call, and which party sent the message: the tag in From is the request's sender's (section 12.2)."""
+        call_id, from_tag, to_tag = message.call_id, message.from_.tag, message.to.tag
+        call, asking = self._by_tag.get((call_id, from_tag)), Party.CALLER
+        if call is None:
+            call = self._by_tag.get((call_id, to_tag))
+            if call is not None and not to_tag and from_tag not in call.forks:
+                call = None
+            asking = Party.CALLEE if call else Party.CALLER
+        return call, asking if message.method else asking.other
+
+    def is_late(self, message: Message) -> bool:
+        """Whether the message belongs to a call that is closed or was refused."""
+        tags = message.from_.tag, message.to.tag
+        return any((message.call_id, tag) in self._forgotten for tag in tags)
+
+    def is_late_invite(self, invite: Message) -> bool:
+        """Whether a first INVITE is the copy of one that such a call has had."""
+        return invite.cseq.number <= self._forgotten.get((invite.call_id, invite.from_.tag), -1)
+
+    def claim_retry(self, invite: Message, source: Endpoint) -> Call | None:
+        """The challenged call that its caller tries again under another From-tag (RFC 3261 section 8.1.3.5)."""
+        call = self._challenged.get(invite.call_id)
+        if call is None or call.state is not State.CHALLENGED or source[0] != call.invite_from[0]:
+            return None
+        if len(call.memory.tags) >= MAX_TAGS:
+            return None
+        call.caller_tag = invite.from_.tag
+        self._index(call)
+        return call
+
+    def add(self, call: Call, deadline: int) -> None:
+        """A new call; `deadline` is when it is given up unless something happens."""
+        self._open[call.number] = call
+        self._index(call)
+        self._forgotten.pop((call.call_id, call.caller_tag), None)
+        self.schedule(call, deadline)
+
+    def _index(self, call: Call) -> None:
+        call.memory.tags.add(call.caller_tag)
+        self._by_tag[call.call_id, call.caller_tag] = call
+
+    def refuse(self, message: Message) -> None:
+        """Remember a call that there is no room for, so that its further messages are not taken for new calls."""
+        self._forget((message.call_id, message.from_.tag), message.cseq.number)
+
+    def remove(self, call: Call) -> None:
+        """Take a closed call out; its late messages will be known as such."""
+        del self._open[call.number]
+        if self._challenged.get(call.call_id) is call:
+            del self._challenged[call.call_id]
+        for tag in call.memory.tags:
+            if self._by_tag.get((call.call_id, tag)) is call:
+                del self._by_tag[call.call_id, tag]
+                self._forget((call.call_id, tag), call.memory.invite)
+
+    def _forget(self, key: tuple[str, str], invite: int) -> None:
+        self._forgotten[key] = max(invite, self._forgotten.get(key, -1))
+        self._forgotten.move_to_end(key)
+        while len(self._forgotten) > MAX_CLOSED:
+            self._forgotten.popitem(last=False)
+
+    def schedule(self, call: Call, deadline: int) -> None:
+        """Have the call come due at `deadline`. A later one may also just be written into `call.memory.deadline`."""
+        call.memory.deadline = deadline
+        heapq.heappush(self._deadlines, (deadline, call.number))
+        if call.state is State.CHALLENGED:
+            self._challenged[call.call_id] = call
+
+    def due(self, now: int) -> Iterator[tuple[Call, int]]:
+        """Calls whose deadline is reached at `now`, with it, in its order; also those that come due while it runs."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            call = self._open.get(heapq.heappop(self._deadlines)[1])
+            deadline = call.memory.deadline if call else None
+            if call is None or deadline is None:
+                continue
+            if deadline > now:
+                heapq.heappush(self._deadlines, (deadline, call.number))
+            else:
+                yield call, deadline

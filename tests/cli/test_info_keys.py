@@ -1,0 +1,41 @@
+"""docs/info-file.md and what is written agree: every key of a real recording is documented, in that order."""
+
+import re
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from tapdeck.cli.main import cli
+from tapdeck.storage.info import parse
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_key_is_documented_in_its_order(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "info-file.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `([A-Za-z-]+)` \|", text, re.MULTILINE)
+    captures = sorted(map(str, (ROOT / "fixtures" / "lab").glob("*.pcap")))
+    assert len(captures) >= 7
+    assert CliRunner().invoke(cli, ["record", *captures, "--out", str(tmp_path)]).exit_code == 0
+    seen: set[str] = set()
+    for path in tmp_path.rglob("*_info.txt"):
+        keys = list(dict.fromkeys(key for key, _ in parse(path.read_bytes())))
+        assert keys == [key for key in documented if key in keys]
+        seen |= set(keys)
+    # Those that none of our captures gives rise to.
+    assert set(documented) - seen <= {"Asserted", "Diversion"}
+
+
+def test_the_readme_shows_what_is_written(tmp_path: Path) -> None:
+    """Each line of the info file that the README quotes is in the recording of the capture that its demo records."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    capture = ROOT / "fixtures" / "lab" / "n_impaired.pcap"
+    options = ["--out", str(tmp_path), "--timezone", "Europe/Amsterdam"]
+    done = CliRunner().invoke(cli, ["record", str(capture), *options])
+    info = next(tmp_path.rglob("*_info.txt"))
+    assert info.name.removesuffix("_info.txt") + ".wav" in readme
+    quoted = re.findall(r"^    ([A-Z][A-Za-z-]+: .*)$", readme, re.MULTILINE)
+    assert len(quoted) >= 10
+    assert set(quoted) <= set(info.read_text(encoding="utf-8").splitlines())
+    for line in done.stdout.splitlines():
+        assert line.strip() in readme
