@@ -1,7 +1,9 @@
 """Ended calls become files: the WAV, the info file and, where needed, the kept packets, published together."""
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -15,7 +17,7 @@ from ..sniffer.direction import Own, direction
 from ..sniffer.selection import EndedCall, Use
 from ..sniffer.sources.payloads import Payloads
 from . import info
-from .atomic import AtomicFiles, make_folder
+from .atomic import AtomicBatch, AtomicFiles, make_folder
 from .facts import Press, Recorder, codec_text, pairs, side_notes
 from .kept import pcapng
 from .names import NameFields, Naming, call_seed, recording_id
@@ -96,14 +98,26 @@ class Archive:
         sounding = [planned for planned in batch if planned.outcome == "recorded" and planned.frames * 2 <= BATCH]
         whole = [piece for planned in sounding for piece in pieces(planned)]
         rendered = iter(render(whole, self.payloads))
-        for planned in batch:
-            if planned.outcome != "recorded":
-                yield self._left_out(planned)
-            elif planned.frames * 2 <= BATCH:
-                parts = [next(rendered) for _ in pieces(planned)]
-                yield self._record(planned, iter(parts))
-            else:
-                yield self._record(planned, self._rendered_singly(planned))
+        results: list[tuple[Recording, AtomicFiles | None]] = []
+        with AtomicBatch() as files:
+            for planned in batch:
+                if planned.outcome != "recorded":
+                    results.append((self._left_out(planned), None))
+                elif planned.frames * 2 <= BATCH:
+                    results.append(self._record(planned, islice(rendered, len(list(pieces(planned)))), files))
+                else:
+                    results.append(self._record(planned, self._rendered_singly(planned), files))
+            failed = files.publish()
+        for result, member in results:
+            yield self._concluded(result, failed.get(member) if member is not None else None)
+
+    def _concluded(self, result: Recording, error: OSError | None) -> Recording:
+        """Count what became of a call."""
+        if error is not None:
+            result = replace(result, outcome="failed", files=(), error=str(error))
+        if result.outcome in ("recorded", "failed"):
+            self.account.calls[result.outcome] += 1
+        return result
 
     def _rendered_singly(self, planned: Plan) -> Iterator[np.ndarray]:
         for piece in pieces(planned):
@@ -118,7 +132,10 @@ class Archive:
         notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else ()
         return Recording(planned, identity(call), planned.outcome, self._direction(call), codec_text(planned), (), notes)
 
-    def _record(self, planned: Plan, sound: Iterator[np.ndarray]) -> Recording:
+    def _record(
+        self, planned: Plan, sound: Iterator[np.ndarray], batch: AtomicBatch
+    ) -> tuple[Recording, AtomicFiles | None]:
+        """Write a call's files, unpublished yet."""
         call = planned.ended.call
         way, name = self._direction(call), identity(call)
         fields = NameFields(
@@ -136,35 +153,34 @@ class Archive:
         kept = f"{path.name}.pcapng" if planned.keeps_packets else ""
         notes = tuple(side_notes(planned, kept))
         result = Recording(planned, name, "recorded", way, codec_text(planned), notes=notes)
+        member: AtomicFiles | None = None
         try:
-            files = self._write(result, path, kept, sound)
+            member = batch.add(make_folder(self.root / path.parent))
+            names = self._write(result, path, kept, sound, member)
         except (OSError, WavTooLong) as error:
-            self.account.calls["failed"] += 1
-            for _ in sound:
-                pass
-            return Recording(planned, name, "failed", way, result.codec, (), notes, str(error))
-        self.account.calls["recorded"] += 1
-        return Recording(planned, name, "recorded", way, result.codec, files, notes)
+            deque(sound, maxlen=0)  # the next call's sound follows it
+            if member is not None:
+                batch.drop(member)
+            return replace(result, outcome="failed", error=str(error)), None
+        return replace(result, files=names), member
 
     def _write(
-        self, result: Recording, path: PurePosixPath, kept: str, sound: Iterator[np.ndarray]
+        self, result: Recording, path: PurePosixPath, kept: str, sound: Iterator[np.ndarray], files: AtomicFiles
     ) -> tuple[PurePosixPath, ...]:
-        folder = make_folder(self.root / path.parent)
         planned = result.plan
         names = []
-        with AtomicFiles(folder) as files:
-            if planned.has_sound:
-                names.append(f"{path.name}.wav")
-                self._write_wav(planned, files.open(names[-1]), sound)
-            if kept:
-                names.append(kept)
-                uses = (Use.SOUND, Use.OTHER_FORK)
-                tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
-                file = files.open(kept)
-                for part in pcapng(tracks, self.payloads, self.book):
-                    file.write(part)
-            names.append(f"{path.name}_info.txt")
-            files.open(names[-1]).write(info.render(self._pairs(result)))
+        if planned.has_sound:
+            names.append(f"{path.name}.wav")
+            self._write_wav(planned, files.open(names[-1]), sound)
+        if kept:
+            names.append(kept)
+            uses = (Use.SOUND, Use.OTHER_FORK)
+            tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
+            file = files.open(kept)
+            for part in pcapng(tracks, self.payloads, self.book):
+                file.write(part)
+        names.append(f"{path.name}_info.txt")
+        files.open(names[-1]).write(info.render(self._pairs(result)))
         return tuple(path.parent / name for name in names)
 
     @staticmethod

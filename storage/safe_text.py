@@ -53,6 +53,8 @@ def for_line(text: str, max_length: int = 2000) -> str:
     Line breaks of any kind (U+2028, U+2029 and U+0085 too) and tabs become a space, other control characters U+FFFD;
     bidirectional and invisible characters go. A text that was cut ends in an ellipsis.
     """
+    if len(text) <= max_length and text.isascii() and text.isprintable():
+        return text.strip()
     clean = _cleaned(text[: 2 * max_length], _line_character).strip()
     if len(clean) > max_length or len(text) > 2 * max_length:
         clean = clean[: max_length - 1].rstrip() + "…"

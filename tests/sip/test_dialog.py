@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tapdeck.sip import table
 from tapdeck.sip.call import OVER, TRANSITIONS, Signal
 from tapdeck.sip.dialog import Closed, Dialogs, Ended, Event, Party, Revived, Started, State
 from tests.sip.transcript import SECOND, play, read_line, send
@@ -153,6 +154,44 @@ SERIAL_FORKS_WITHOUT_THE_FIRST_HOP = """
          Revived
     3    carol>proxy 200:INVITE 1 a/c branch=z9hG4bK-carol
          Answered c
+"""
+
+PROXY_CANCELS_A_FORK = """
+    0    alice>proxy INVITE 1 a/
+         Started
+    0.1  proxy>bob INVITE 1 a/ branch=z9hG4bK-bob
+    9    proxy>bob CANCEL 1 a/ branch=z9hG4bK-bob
+    9.1  bob>proxy 487:INVITE 1 a/b branch=z9hG4bK-bob
+    9.2  proxy>alice 408:INVITE 1 a/p
+         Ended 408 Reason
+"""
+
+LATE_COPY_OF_THE_CHALLENGE = """
+    0    alice>proxy INVITE 1 a/
+         Started
+    0.1  bob>proxy 407:INVITE 1 a/p branch=z9hG4bK-1-INVITE-alice
+         Ended 407 Reason
+    0.2  alice>proxy INVITE 2 a/
+         Revived
+    0.3  proxy>alice 407:INVITE 1 a/p
+    1    proxy>alice 200:INVITE 2 a/b
+         Answered b
+"""
+
+OTHER_LEG_WHILE_THE_FIRST_IS_CHALLENGED = """
+    0    alice>pbx INVITE 1 a/
+         Started
+    0.1  pbx>alice 407:INVITE 1 a/p
+         Ended 407 Reason
+    0.2  pbx>bob INVITE 1 q/
+         2 Started
+"""
+
+OTHER_LEG_OF_A_CALL_WITHOUT_TAGS = """
+    0    alice>pbx INVITE 1 /
+         Started
+    0.1  pbx>bob INVITE 1 q/
+         2 Started
 """
 
 HOPS_OUT_OF_ORDER = """
@@ -443,6 +482,22 @@ def test_what_a_call_tells() -> None:
     assert {tag: (fork.first_seen, fork.status) for tag, fork in call.forks.items()} == {"b": (SECOND, 200)}
 
 
+def test_proxies_that_only_try_or_challenge_are_not_the_callee() -> None:
+    (call,) = play("""
+        0    alice>proxy INVITE 1 a/
+             Started
+        0.1  proxy>alice 100:INVITE 1 a/ "Server: Proxy"
+        0.2  proxy>alice 407:INVITE 1 a/p "Server: Proxy"
+             Ended 407 Reason
+        0.3  alice>proxy INVITE 2 a/
+             Revived
+        1    bob>proxy 180:INVITE 2 a/b "Server: Phone"
+             Ringing
+    """)
+    assert call.signalling[Party.CALLEE] == ("192.0.2.2", 5060)
+    assert call.user_agents[Party.CALLEE] == "Phone"
+
+
 def test_callee_is_who_answered() -> None:
     (call,) = play("""
         0    alice>proxy INVITE 1 a/
@@ -487,6 +542,17 @@ def test_assertion_on_a_later_hop_names_the_caller() -> None:
 def test_hold(more: str, held: bool) -> None:
     (call,) = play(HOLD + more)
     assert call.held is held
+
+
+def test_relays_copy_is_no_hold() -> None:
+    (call,) = play("""
+        0    alice>proxy INVITE 1 a/ sdp=4000
+             Started
+             Described caller 192.0.2.1:4000 hop 0
+        0.1  proxy>bob INVITE 1 a/ sdp=relay:7000,inactive
+             Described caller 192.0.2.30:7000 hop 1
+    """)
+    assert not call.held
 
 
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
@@ -538,6 +604,18 @@ def test_refused_calls_are_counted_once() -> None:
         dialogs,
     )
     assert dialogs.refused_calls == 1
+
+
+def test_memory_of_closed_calls_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "MAX_CLOSED", 10)
+    dialogs = Dialogs()
+    for number in range(30):
+        invite = f"{100 * number} alice>bob INVITE 1 a/ call={number}"
+        events = send(dialogs, read_line(invite)) + send(dialogs, read_line(invite.replace("INVITE", "CANCEL")))
+        assert [type(event) for event in events][-2:] == [Started, Ended]
+        dialogs.advance((100 * number + 50) * SECOND)
+    again = [bool(send(dialogs, read_line(f"9000 alice>bob INVITE 1 a/ call={number}"))) for number in range(30)]
+    assert again == [True] * 20 + [False] * 10
 
 
 def test_unreadable_descriptions_are_counted() -> None:

@@ -252,6 +252,17 @@ def test_after_a_gap_the_rest_of_the_message_is_no_error() -> None:
     assert heard(framer, b"of a header\r\n\r\nv=0\r\n" + numbered(2)) == ["call-2"]
 
 
+def test_gap_in_a_body() -> None:
+    framer = Framer()
+    assert heard(framer, request(b"Content-Length: 60000\r\n", b"v=0\r\n")) == []
+    framer.reset()
+    assert heard(framer, b"o=-\r\n" + numbered(2)) == ["call-2"]
+
+
+def test_message_that_would_be_too_long_is_not_waited_for() -> None:
+    assert heard(Framer(), request(b"Content-Length: 65500\r\n"), b"\r\n" + numbered(1)) == ["(too long)", "call-1"]
+
+
 def test_head_without_end_is_given_up() -> None:
     endless = b"OPTIONS sip:a SIP/2.0\r\n" + b"A: b\r\n" * 12000
     assert heard(Framer(), endless, numbered(1)) == ["(too long)", "call-1"]
