@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -66,26 +67,32 @@ def measured(name: str, command: Sequence[str], output: Path) -> Run:
     return Run(name, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
-def best(name: str, commands: Iterable[Sequence[str]], output: Path) -> Run:
-    """The cheapest of several runs: the least disturbed by what else the machine does."""
-    return min((measured(name, command, output) for command in commands), key=lambda run: run.cpu)
+def best(name: str, commands: Iterable[Sequence[str]], output: Path, out: Path | None = None) -> Run:
+    """The cheapest of several runs, the least disturbed by what else the machine does; each begins without `out`."""
+    runs = []
+    for command in commands:
+        if out:
+            shutil.rmtree(out, ignore_errors=True)
+        os.sync()
+        runs.append(measured(name, command, output))
+    return min(runs, key=lambda run: run.cpu)
 
 
 def bench(calls: int, seconds: int, folder: Path, *, others: bool) -> Bench:
-    """Make a capture, run all on it, look at what came out. `others`: tcpdump and tshark too, and each thrice."""
+    """Make a capture, run all on it, look at what came out; `others`: tcpdump and tshark too."""
     capture, log, report = folder / "capture.pcap", folder / "log", folder / "report"
     _elsewhere(_make, calls, seconds, capture)
-    outs = [folder / f"out{number}" for number in range(RUNS if others else 1)]
-    record = [sys.executable, "-m", "tapdeck.cli", "record", str(capture), "--json", "--out"]
-    runs = [best("tapdeck", ([*record, str(out)] for out in outs), report)]
+    out = folder / "out"
+    record = [sys.executable, "-m", "tapdeck.cli", "record", str(capture), "--json", "--out", str(out)]
+    runs = [best("tapdeck", [record] * RUNS, report, out)]
     if others:
         dump = ["tcpdump", "-r", str(capture), "-w", "/dev/null"]
         # The SDP in the capture tells tshark what is RTP: its heuristic (rtp_udp), which costs more, is not needed.
         streams = ["tshark", "-q", "-z", "rtp,streams", "-r", str(capture)]
         runs = [best("tcpdump", [dump] * RUNS, log), *runs, best("tshark", [streams] * RUNS, log)]
     summary = json.loads(report.read_text().splitlines()[-1])["summary"]
-    right = _elsewhere(_channel_is_right, calls, seconds, outs[-1])
-    return Bench(calls, summary["packets"]["seen"], tuple(runs), len(list(outs[-1].rglob("*.wav"))), right)
+    right = _elsewhere(_channel_is_right, calls, seconds, out)
+    return Bench(calls, summary["packets"]["seen"], tuple(runs), len(list(out.rglob("*.wav"))), right)
 
 
 def _elsewhere(work: object, *arguments: object) -> bool:

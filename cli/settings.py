@@ -59,7 +59,7 @@ class CallSettings:
     media_silence_s: float = _setting(300.0, "seconds without media after which an answered call is over", 1)
     held_silence_s: float = _setting(14400.0, "seconds without media after which a held call is over", 1)
     unclaimed_hold_s: float = _setting(30.0, "seconds that media without a call waits for its signalling", 0, 600)
-    bye_linger_s: float = _setting(2.0, "seconds after the BYE in which media still belongs to the call", 0, 60)
+    bye_linger_s: float = _setting(5.0, "seconds after the BYE in which media still belongs to the call", 0, 60)
 
 
 @dataclass(frozen=True, slots=True)

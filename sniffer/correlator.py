@@ -36,7 +36,7 @@ class CallSettings:
     media_silence_s: float = 300.0
     held_silence_s: float = 14_400.0
     unclaimed_hold_s: float = 30.0
-    bye_linger_s: float = 2.0
+    bye_linger_s: float = 5.0
 
     @property
     def hold(self) -> int:

@@ -141,6 +141,7 @@ class Engine:
             tracks.append(
                 Track(
                     claim,
+                    claim.sender,
                     source,
                     destination,
                     int(stream["ssrc"]),

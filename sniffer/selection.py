@@ -36,6 +36,7 @@ class Track:
     """
 
     claim: Claim
+    sender: Party
     source: EndpointKey
     destination: EndpointKey
     ssrc: int
@@ -45,11 +46,6 @@ class Track:
     formats: list[tuple[int, Mapping[int, Format]]]
     clear_until: int | None = None
     use: Use = Use.SOUND
-
-    @property
-    def sender(self) -> Party:
-        """Whose sound it is."""
-        return self.claim.sender
 
     @property
     def standing(self) -> int:
@@ -81,6 +77,8 @@ def select(ended: EndedCall) -> None:
             track.use = Use.OTHER_MEDIA
     for party in Party:
         _find_copies(ended.sound(party))
+    for party in Party:
+        _use_the_empty_channel(ended.sound(party), ended.sound(party.other), party.other)
     ended.tracks = _split_forks(ended)
 
 
@@ -106,6 +104,29 @@ def _is_copy(original: Track, track: Track) -> bool:
     return bool(during.mean() >= 0.5)
 
 
+def _use_the_empty_channel(tracks: list[Track], others: list[Track], other: Party) -> None:
+    """Give the second of two streams that sound at once to the party that has none, rather than lose it.
+
+    SDP says of both that they go to the same party; it is wrong about that where a recording server is told of both sides
+    by one, or where addresses are announced that are not the phones' own.
+    """
+    if others or len(tracks) < 2:
+        return
+    tracks.sort(key=lambda track: (-track.claim.match.score, int(track.rows["time"][0])))
+    for track in tracks[1:]:
+        if _overlap(tracks[0].rows, track.rows) >= 0.5:
+            track.sender = other
+            return
+
+
+def _overlap(first: Rows, second: Rows) -> float:
+    """Return how much of the shorter of two streams lies within the other, 0 to 1."""
+    begin = max(int(first["time"][0]), int(second["time"][0]))
+    end = min(int(first["time"][-1]), int(second["time"][-1]))
+    shorter = min(int(rows["time"][-1]) - int(rows["time"][0]) for rows in (first, second))
+    return (end - begin) / max(shorter, 1)
+
+
 def _identity(rows: Rows) -> npt.NDArray[np.uint64]:
     """Return what two copies of an RTP packet have in common."""
     return (rows["sequence"].astype(np.uint64) << np.uint64(32)) | rows["stamp"].astype(np.uint64)
@@ -115,10 +136,10 @@ def _split_forks(ended: EndedCall) -> list[Track]:
     tracks = ended.tracks
     callee = [track for track in tracks if track.sender is Party.CALLEE and track.use is Use.SOUND]
     tags = {id(track): ended.tracked.tags.get(track.source, {""}) for track in callee}
-    if len(set().union(*tags.values())) < 2 if tags else True:
+    if not tags or len(set().union(*tags.values())) < 2:
         return tracks
     answered, answered_tag = ended.call.answered, ended.call.answered_tag
-    first = min((track for track in callee), key=lambda track: int(track.rows["time"][0]))
+    first = min(callee, key=lambda track: int(track.rows["time"][0]))
     early = tags[id(first)]
     result = [track for track in tracks if id(track) not in tags]
     for track in callee:
@@ -141,6 +162,7 @@ def _part(track: Track, mask: Mask, use: Use) -> list[Track]:
     return [
         Track(
             track.claim,
+            track.sender,
             track.source,
             track.destination,
             track.ssrc,

@@ -167,7 +167,7 @@ def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:
     if side.sealed:
         yield f"Encrypted: {side.sealed} packets of {party.value} are SRTP keyed by ZRTP; they are silence in the WAV"
     if side.hidden:
-        yield f"{side.hidden} packets of {party.value} gave way to a stream that began later"
+        yield f"{side.hidden} packets of {party.value} gave way to a stream that began later; they are kept in {kept}"
     if side.figures.mirrored:
         yield f"the mirror showed {side.figures.mirrored} packets of {party.value} twice"
     if side.figures.loss_percent > 3.0:

@@ -117,7 +117,8 @@ class Plan:
     def keeps_packets(self) -> bool:
         """Whether the payloads must be kept beside the WAV, because it does not hold them as they were."""
         foreign = any(side.foreign for side in self.sides.values())
-        return self.outcome == "recorded" and (len(self.laws) > 1 or foreign or self.other_forks > 0)
+        hidden = any(side.hidden for side in self.sides.values())
+        return self.outcome == "recorded" and (len(self.laws) > 1 or foreign or hidden or self.other_forks > 0)
 
 
 def plan(ended: EndedCall, account: Account) -> Plan:

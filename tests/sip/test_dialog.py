@@ -167,14 +167,14 @@ PROXY_CANCELS_A_FORK = """
 """
 
 LATE_COPY_OF_THE_CHALLENGE = """
-    0    alice>proxy INVITE 1 a/
+    0    alice>proxy INVITE 1 a/ branch=same
          Started
-    0.1  bob>proxy 407:INVITE 1 a/p branch=z9hG4bK-1-INVITE-alice
+    0.1  bob>proxy 407:INVITE 1 a/p branch=same
          Ended 407 Reason
-    0.2  alice>proxy INVITE 2 a/
+    0.2  alice>proxy INVITE 2 a/ branch=same
          Revived
-    0.3  proxy>alice 407:INVITE 1 a/p
-    1    proxy>alice 200:INVITE 2 a/b
+    0.3  proxy>alice 407:INVITE 1 a/p branch=same
+    1    proxy>alice 200:INVITE 2 a/b branch=same
          Answered b
 """
 
