@@ -22,11 +22,17 @@ MAX_DROPOUT = 3000
 MAX_MISORDER = 1000
 """A backward step in sequence numbers that is still reordering. RFC 3550 takes 100; a recorder need not be that quick."""
 
-WINDOW = 50
-"""Packets looked at for the least delayed one."""
+WINDOW_S = 1.0
+"""How much arrival time is looked at for the least delayed packet: a burst after a stall lies within it as a whole."""
+FEW = 10
+"""So few packets say little about how late the least delayed one is."""
 TOLERANCE_S = 0.040
 """How far arrival and time stamp may part, in silence, before the anchor is moved."""
-BREAK_S = 1.0
+FEW_TOLERANCE_S = 0.200
+"""The same where only `FEW` packets follow."""
+JUMP_S = 0.120
+"""How far a time stamp must leap ahead of its arrival, over a gap, to be a jump and not a late packet before it."""
+BREAK_S = 0.5
 """How far they may part between packets that follow each other without a gap."""
 
 
@@ -134,10 +140,14 @@ def place(
     arrival = _samples(np.sort(time[row]) - reference, rate)
     late = arrival - media
     gap = step - length[:-1]
-    parted = np.abs(np.diff(late)) > BREAK_S * rate
+    change = np.diff(late)
+    parted = (np.abs(change) > BREAK_S * rate) | ((gap != 0) & (change < -JUMP_S * rate))
     suspects = np.nonzero((gap != 0) | parted)[0] + 1
     breaks = np.nonzero(parted)[0] + 1
-    return _anchor(row, media, late, length, gap, suspects, breaks, rate)
+    places = np.concatenate(([0], suspects))
+    ends = np.searchsorted(arrival, arrival[places] + round(WINDOW_S * rate), side="right")
+    ends = np.minimum(ends, np.append(breaks, len(row))[np.searchsorted(breaks, places, side="right")])
+    return _anchor(row, media, late, length, gap, places, ends, rate)
 
 
 def _samples(nanoseconds: Ints, rate: int) -> Ints:
@@ -147,37 +157,36 @@ def _samples(nanoseconds: Ints, rate: int) -> Ints:
 
 
 def _anchor(
-    row: Ints, media: Ints, late: Ints, length: Ints, gap: Ints, suspects: Ints, breaks: Ints, rate: int
+    row: Ints, media: Ints, late: Ints, length: Ints, gap: Ints, places: Ints, ends: Ints, rate: int
 ) -> Timeline:
-    """Walk the places where the anchor may move; between them the time stamp rules."""
-    places = np.concatenate(([0], suspects))
-    least = _least_late(late, places, breaks)
+    """Walk the places where the anchor may move; between them the time stamp rules.
+
+    `places` are packets (the first one among them), `ends` where each one's window for the least delayed packet ends.
+    """
     shift = np.empty(len(row), dtype=np.int64)
-    anchor, begin, anchors, drift = int(least[0]), 0, 1, 0
-    for index, lateness in zip(suspects.tolist(), least[1:].tolist(), strict=True):
+    anchor, begin, anchors, drift = int(late[: int(ends[0])].min()), 0, 1, 0
+    for index, end in zip(places[1:].tolist(), ends[1:].tolist(), strict=True):
+        lateness = int(late[index : max(end, index + 1)].min())
         parted = lateness - anchor
-        silence = int(gap[index - 1])
-        allowed = BREAK_S if silence == 0 else TOLERANCE_S
-        if silence >= 0 and abs(parted) <= allowed * rate:
+        if abs(parted) <= _allowed(int(gap[index - 1]), int(length[index - 1]), end - index) * rate:
             continue
-        if silence < 0 and -silence <= length[index - 1] and abs(parted) <= BREAK_S * rate:
-            continue  # packets that overlap a little: the sender's own doing
         shift[begin:index] = anchor
         earliest = int(media[index - 1] + anchor + length[index - 1] - media[index])
         drift += parted
         anchor, begin, anchors = max(lateness, earliest), index, anchors + 1
     shift[begin:] = anchor
-    tail = late[max(begin, len(late) - WINDOW) :]
-    drift = int(tail.min()) - anchor
-    return Timeline(row, media + shift, anchors, drift)
+    return Timeline(row, media + shift, anchors, drift + int(late[max(begin, len(late) - 50) :].min()) - anchor)
 
 
-def _least_late(late: Ints, places: Ints, breaks: Ints) -> Ints:
-    """Return the least lateness among the `WINDOW` packets from each place on, not looking past the next break."""
-    limits = np.append(breaks, len(late))[np.searchsorted(breaks, places, side="right")]
-    index = places[:, None] + np.arange(WINDOW)
-    index = np.minimum(index, limits[:, None] - 1)
-    return late[index].min(axis=1)  # type: ignore[no-any-return]
+def _allowed(gap: int, length: int, packets: int) -> float:
+    """Return how far (s) arrival and time stamp may part before a packet that `gap` samples of silence precede.
+
+    Without silence, or where packets overlap a little (the sender's own doing), only a break counts; a time stamp that goes
+    back is always one. `packets` is how many were looked at.
+    """
+    if gap > 0:
+        return TOLERANCE_S if packets > FEW else FEW_TOLERANCE_S
+    return BREAK_S if -gap <= length else 0.0
 
 
 OVERLAP_S = 0.2

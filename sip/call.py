@@ -1,6 +1,6 @@
 """A call and what can happen to it: the states as a table, the events, and what is remembered of one call.
 
-    CALLING --18x--> RINGING --2xx--> ANSWERED --BYE--> ENDED
+    CALLING --18x--> RINGING --2xx--> ANSWERED --BYE--> ENDED   (back, if the BYE is refused)
        |                |
        +----------------+--401/407/3xx--> CHALLENGED   (waits for the caller to try again)
        +----------------+--4xx-6xx-----> FAILED        (revived if another target answers)
@@ -56,6 +56,7 @@ class Signal(Enum):
     FAILURE = auto()
     CANCEL = auto()
     BYE = auto()
+    BYE_REFUSED = auto()
     LINGERED = auto()
 
 
@@ -82,7 +83,7 @@ TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
     State.CHALLENGED: _AGAIN | {Signal.FAILURE: State.FAILED, Signal.CANCEL: State.CANCELLED},
     State.FAILED: _AGAIN | {Signal.CHALLENGE: State.CHALLENGED},
     State.CANCELLED: {Signal.ANSWER: State.ANSWERED, Signal.LINGERED: State.CLOSED},
-    State.ENDED: {Signal.LINGERED: State.CLOSED},
+    State.ENDED: {Signal.BYE_REFUSED: State.ANSWERED, Signal.LINGERED: State.CLOSED},
     State.CLOSED: {},
 }
 

@@ -103,6 +103,7 @@ class Dialogs:
         self._now = 0
         self._requests: dict[str, Callable[[Call, Message, int, Party], list[Event]]] = {
             "ACK": self._on_ack,
+            "ACK": self._on_ack,
             "BYE": self._on_bye,
             "CANCEL": self._on_cancel,
             "INFO": self._on_info,
@@ -225,6 +226,8 @@ class Dialogs:
             note_timer(call, message)
         if message.status >= 300:
             take_back_offer(call, message.cseq.number, party.other)
+        if message.cseq.method == "BYE":
+            return self._on_bye_response(call, message, time, party)
         if message.cseq.method != "INVITE" or message.status == 100:
             return []
         if party is Party.CALLER or call.memory.invite not in (-1, message.cseq.number):
@@ -248,6 +251,23 @@ class Dialogs:
             return []
         retried = message.status in (401, 407) or message.status < 400
         return self._move(call, Signal.CHALLENGE if retried else Signal.FAILURE, time, memory.last_failure)
+
+    def _on_ack(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
+        """An ACK with a branch of its own acknowledges a 2xx (section 13.2.2.4), seen or not."""
+        if party is Party.CALLEE or not message.to.tag or message.cseq.number != call.memory.invite:
+            return []
+        if call.state not in (State.CALLING, State.RINGING) or top_branch(message) in call.memory.branches:
+            return []
+        call.answered_tag = call.answered_tag or message.to.tag
+        return self._move(call, Signal.ANSWER, time)
+
+    def _on_bye_response(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
+        """A refused BYE ends nothing (section 15.1.1 excepts 408 and 481); an accepted one shows a BYE that was missed."""
+        if 200 <= message.status < 300:
+            return self._move(call, Signal.BYE, time, f"BYE by {party.other.value}")
+        if message.status < 300 or message.status in (408, 481) or call.answered is None:
+            return []
+        return self._move(call, Signal.BYE_REFUSED, time)
 
     def _on_bye(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
         """A BYE of the dialog that was answered; one that ends another fork's dialog changes nothing.
@@ -335,8 +355,9 @@ class Dialogs:
             events.append(Ringing(call, time))
         if state is State.ANSWERED:
             call.memory.deadline = None
-            call.answered = time
-            events.append(Answered(call, time, call.answered_tag or ""))
+            if call.answered is None:
+                call.answered = time
+                events.append(Answered(call, time, call.answered_tag or ""))
         return events
 
     def _end(self, call: Call, before: State, time: int, reason: str) -> list[Event]:

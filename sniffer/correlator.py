@@ -5,7 +5,7 @@ RTP). What came before the SDP that explains it is claimed backwards. A claim ha
 again: who owns an endpoint is a question with a time in it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..sip.dialog import (
@@ -27,6 +27,8 @@ from .streams import StreamTable
 
 SECOND = 1_000_000_000
 FOREVER = 1 << 62
+PAUSE = SECOND
+"""How long a stream must have been silent, in ns, before another call may take it from one that is not over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +111,24 @@ MAX_DIGITS = 4096
 
 
 class Correlator:
-    """Owns the dialogs, the bindings and the claims. `closed` collects the calls that nothing more can happen to."""
+    """Owns the dialogs, the bindings and the claims. `closed` collects the calls that nothing more can happen to.
 
-    def __init__(self, streams: StreamTable, settings: CallSettings, *, max_calls: int = 100_000) -> None:
+    `last_before(stream, time)` says when a stream's last packet before a time came, both in ns.
+    """
+
+    def __init__(
+        self,
+        streams: StreamTable,
+        settings: CallSettings,
+        *,
+        last_before: Callable[[int, int], int],
+        max_calls: int = 100_000,
+    ) -> None:
         self.dialogs = Dialogs(limit=max_calls, linger_ns=settings.linger)
         self.closed: list[Tracked] = []
         self.open: dict[int, Tracked] = {}
         self._streams = streams
+        self._last_before = last_before
         self._settings = settings
         self._bindings = Bindings()
         self._owners: dict[int, list[Claim]] = {}
@@ -214,7 +227,8 @@ class Correlator:
         if not self._bindings.add(endpoint, binding):
             return
         for stream in self._streams.touching(*endpoint):
-            if int(self._streams.rows["last"][stream]) >= time - self._settings.hold:
+            row = self._streams.rows[stream]
+            if int(row["first"]) <= time and int(row["last"]) >= time - self._settings.hold:  # later ones have their turn
                 self._evaluate(stream, time)
 
     def _ends(self, stream: int) -> tuple[EndpointKey, EndpointKey]:
@@ -250,10 +264,15 @@ class Correlator:
                 claim.match = max(claim.match, match, key=lambda one: (one.score, one.standing))
                 return
         rivals = [claim for claim in claims if claim.until == FOREVER and claim.tracked not in sharers]
-        going = [claim for claim in rivals if claim.tracked.call.ended is None]
-        if any(claim.match.score >= match.score for claim in going) or len(tracked.claims) >= MAX_CLAIMS:
-            return
         since = self._reach(tracked, time)
+        going = [claim for claim in rivals if claim.tracked.call.ended is None]
+        if any(claim.match.score >= match.score for claim in going):
+            last = self._last_before(stream, time)
+            if time - last < PAUSE:
+                return
+            since = max(since, last + 1)  # it had fallen silent: whoever owned the ports left without a BYE
+        if len(tracked.claims) >= MAX_CLAIMS:
+            return
         for claim in claims:
             if claim.tracked not in sharers and claim.tracked.call.ended is not None:
                 since = max(since, claim.tracked.call.ended)
@@ -352,10 +371,12 @@ class Correlator:
 def _shares(best: Match, other: Match) -> bool:
     """Tell whether two calls are legs that name the same media: a B2BUA that lets media pass it by.
 
-    The legs' SDP for one endpoint then comes from different hosts. One host that announces one endpoint for two calls
-    is using it again, or is a load generator.
+    The legs are related, and their SDP for one endpoint comes from different hosts. One host that announces one endpoint
+    for two calls is using it again, or is a load generator.
     """
     if other.score != best.score or not best.consistent:
+        return False
+    if best.tracked not in other.tracked.related and other.tracked not in best.tracked.related:
         return False
     for one, two in ((best.to, other.to), (best.from_, other.from_)):
         if one is not None and two is not None and one.announced_by != two.announced_by:

@@ -4,15 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from .account import Account
 from .addresses import AddressBook
-from .columns import Columns, Datagrams, Fate, SlowPacket
+from .columns import Columns, Datagrams, Fate, RtpColumns, SlowPacket
 from .correlator import FOREVER, SECOND, CallSettings, Correlator, Tracked
+from .records import Ints
 from .rows import Parking, RowStore, rows_of
 from .selection import EndedCall, Track, select
 from .signalling import Heard, Joiner, Signalling, Stash
-from .streams import StreamTable
+from .streams import Lookup, StreamTable
 
 SLICE = 10 * SECOND
 """The longest span of time handled in one step, in ns: a block of a quiet link may span hours."""
@@ -32,7 +34,7 @@ class Engine:
     """Feed it blocks of datagrams in the order of time; it gives back the calls that are over.
 
     `stash` keeps bytes that lie nowhere in the input in one piece, `parking` index rows that do not fit into memory; both
-    are the caller's, because they do I/O.
+    are the caller's, because they do I/O. `layers` takes frames apart; a subclass may look on.
     """
 
     stash: Stash
@@ -41,6 +43,7 @@ class Engine:
     limits: Limits = field(default_factory=Limits)
     sip_ports: frozenset[int] = frozenset({5060})
     listener: "Listener | None" = None
+    layers: type[Columns] = Columns
     account: Account = field(init=False, default_factory=Account)
     book: AddressBook = field(init=False, default_factory=AddressBook)
     columns: Columns = field(init=False)
@@ -51,11 +54,14 @@ class Engine:
     _joiner: Joiner = field(init=False)
     _signalling: Signalling = field(init=False)
     _now: int = field(init=False, default=0)
+    _slice: tuple[Ints, npt.NDArray[np.int32]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.columns = Columns(sip_ports=self.sip_ports, book=self.book)
+        self.columns = self.layers(sip_ports=self.sip_ports, book=self.book)
         self.streams = StreamTable(limit=self.limits.max_streams)
-        self.correlator = Correlator(self.streams, self.settings, max_calls=self.limits.max_calls)
+        self.correlator = Correlator(
+            self.streams, self.settings, last_before=self._last_before, max_calls=self.limits.max_calls
+        )
         self._rows = RowStore(memory=self.limits.memory, parking=self.parking)
         self._joiner = Joiner(self.columns, self.account, self.stash)
         self._signalling = Signalling(self.columns, self.account, self.sip_ports)
@@ -80,7 +86,11 @@ class Engine:
 
     def _step(self, block: Datagrams) -> None:
         """Handle one slice: streams and messages in the order of time, then the clock."""
+        self.correlator.advance(block.first)
         found = self.streams.look_up(block.rtp)
+        if self.listener is not None:
+            self.listener.streamed(block.rtp, found)
+        self._slice = block.rtp.time, found.numbers
         starts = self.streams.rows["first"][found.new].tolist() if found.new else []
         waiting = list(zip(starts, found.new, strict=True))
         waiting.reverse()  # new streams are numbered in order of appearance: the earliest is now the last
@@ -90,9 +100,17 @@ class Engine:
             self._slow(packet)
         while waiting:
             self.correlator.stream_started(waiting.pop()[1])
+        self.streams.note(block.rtp, found.numbers)
         self._store(block, found.numbers)
         self._now = block.last
         self.correlator.advance(block.last)
+
+    def _last_before(self, stream: int, time: int) -> int:
+        """Return when a stream's last packet before `time` came, in ns."""
+        times, numbers = self._slice
+        mine = times[numbers == stream]
+        earlier = int(np.searchsorted(mine, time))
+        return int(mine[earlier - 1]) if earlier else int(self.streams.rows["last"][stream])
 
     def _store(self, block: Datagrams, numbers: np.ndarray) -> None:
         rtp = block.rtp
@@ -162,6 +180,9 @@ class Listener:
 
     def heard(self, heard: Heard) -> None:
         """A SIP message."""
+
+    def streamed(self, rtp: RtpColumns, found: Lookup) -> None:
+        """Media packets in the order of time, and their streams' numbers. A number in `found.new` begins a new stream."""
 
 
 def _slices(block: Datagrams) -> Iterator[Datagrams]:

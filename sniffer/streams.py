@@ -55,17 +55,17 @@ class StreamTable:
         self._resize(4096)
 
     def look_up(self, rtp: RtpColumns) -> Lookup:
-        """Number the rows, note when each stream was last seen, and start the streams not seen before."""
+        """Number the rows, and start the streams not seen before. Tell `note` when the rows have been dealt with."""
         hashes = _hashes(rtp)
         numbers = self._find(hashes)
         missing = np.nonzero(numbers < 0)[0]
         new: list[int] = []
         if len(missing):
             new = self._start(rtp, hashes, numbers, missing)
-        self._note(rtp, numbers)
         return Lookup(numbers, new)
 
-    def _note(self, rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> None:
+    def note(self, rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> None:
+        """Note when each stream was last seen, and count its packets."""
         known = numbers if self._limit > self.live else numbers[numbers >= 0]
         times = rtp.time if len(known) == len(numbers) else rtp.time[numbers >= 0]
         if len(known) == 0:

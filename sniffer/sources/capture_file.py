@@ -8,6 +8,7 @@ import gzip
 import os
 import struct
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +96,7 @@ class CaptureFile:
         while self._filled < room and not self._ended:
             try:
                 data = self.stream.read(room - self._filled)
-            except (EOFError, gzip.BadGzipFile, OSError, ValueError) as error:
+            except (EOFError, zlib.error, OSError, ValueError) as error:
                 self._ended = True
                 self.damage = f"{self.name}: cannot be read further after {self._position + self._filled:,} bytes: {error}"
                 break
@@ -355,8 +356,18 @@ def first_time(path: str) -> int | None:
     return capture.first_time
 
 
+class _Gunzip:
+    """What is behind gzip, as far as it goes: bytes before a broken end are given out before the error is raised."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._packed = gzip.GzipFile(fileobj=stream, mode="rb")
+
+    def read(self, size: int = -1) -> bytes:
+        return self._packed.read1(size)
+
+
 def _gunzip(stream: IO[bytes]) -> IO[bytes]:
-    return gzip.GzipFile(fileobj=stream, mode="rb")  # type: ignore[return-value]
+    return _Gunzip(stream)  # type: ignore[return-value]
 
 
 class _Replay:

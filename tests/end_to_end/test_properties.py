@@ -20,7 +20,7 @@ from tests.support.scene import START_NS, Scene, in_order, plain_call
 CALLS_A_RUN = 12
 PACKETS = 50
 
-FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass(frozen=True)
