@@ -1,7 +1,6 @@
 """`tapdeck record`: from capture files to recordings."""
 
 import ipaddress
-import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from .exit_codes import ExitCode
 from .progress import ProgressBar
 from .report import CallLine, Reporter, Summary
 from .settings import Settings
+from .tuning import tune
 
 
 @click.command()
@@ -41,7 +41,7 @@ def record(captures: tuple[str, ...], out: Path, as_json: bool, config: Path | N
     folder for each day. A second run over the same capture changes nothing.
     """
     settings = load(config, options)
-    _allow_many_files()
+    tune()
     try:
         make_folder(out)
     except OSError as error:
@@ -234,10 +234,3 @@ def call_line(recording: Recording, zone: Zone) -> CallLine:
         files=tuple(str(path) for path in recording.files),
         notes=recording.notes,
     )
-
-
-def _allow_many_files() -> None:
-    """Raise the soft limit of open files: a rotated capture may have thousands."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -7,7 +7,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
@@ -125,7 +125,8 @@ def call_line(call: CallLine, width: int | None = None) -> str:
 
 def call_json(call: CallLine) -> str:
     """Return a call as one line of JSON; `start` is ISO 8601 with offset."""
-    return _json({**asdict(call), "start": call.start.isoformat(timespec="milliseconds")})
+    shown = {field.name: getattr(call, field.name) for field in fields(call)}
+    return _json({**shown, "start": call.start.isoformat(timespec="milliseconds")})
 
 
 def summary_json(summary: Summary) -> str:

@@ -137,7 +137,10 @@ def place(
     step = np.diff(stamp[row].astype(np.int64))
     step = (step + 0x80000000 & 0xFFFFFFFF) - 0x80000000
     media = np.concatenate(([0], np.cumsum(step)))
-    arrival = _samples(np.sort(time[row]) - reference, rate)
+    arrival = time[row]
+    if (np.diff(arrival) < 0).any():
+        arrival = np.sort(arrival)
+    arrival = _samples(arrival - reference, rate)
     late = arrival - media
     gap = step - length[:-1]
     change = np.diff(late)

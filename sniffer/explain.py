@@ -118,8 +118,8 @@ class Overheard(Listener):
     def _arrow(self, heard: Heard, sdp: SessionDescription | None, thread: Thread) -> Arrow:
         message = heard.message
         notes = [self._repeat(heard, thread), _about(message)]
-        if sdp is not None:
-            notes += [self._role(message), _media_text(sdp), _hold(sdp, heard.source, thread)]
+        if sdp is not None and not notes[0]:
+            notes += [f"{self._role(message)} {_media_text(sdp)}", _hold(sdp, heard.source, thread)]
         tags = message.from_.tag, message.to.tag
         note = ", ".join(text for text in notes if text)
         return Arrow(heard.time, heard.source, heard.destination, _label(message), note, heard.transport, tags)
@@ -139,11 +139,11 @@ class Overheard(Listener):
         key = message.call_id, message.cseq.number
         if message.method:
             if message.method == "ACK":
-                return "answer:"
+                return "answer"
             if len(self._offers) < MAX_OFFERS:
                 self._offers[key] = True
-            return "offer:"
-        return "answer:" if key in self._offers else "offer:"
+            return "offer"
+        return "answer" if key in self._offers else "offer"
 
 
 def _sdp(message: Message) -> SessionDescription | None:
@@ -185,9 +185,9 @@ def _media_text(sdp: SessionDescription) -> str:
 def _line_text(media: Media) -> str:
     if not media.port:
         return f"{media.kind} refused"
-    names = dict.fromkeys(form.name or str(number) for number, form in media.formats.items())
+    names = dict.fromkeys(format_name(form.name) or str(number) for number, form in media.formats.items())
     shown = " ".join([*list(names)[:6], *(["..."] if len(names) > 6 else [])])
-    words = [media.kind, endpoint_text((media.address, media.port)), shown]
+    words = [media.kind, endpoint_text((media.address, media.port)), shown or media.proto]
     words += [media.direction] if media.direction != "sendrecv" else []
     words += ["encrypted"] if media.encrypted else []
     return " ".join(word for word in words if word)
@@ -201,6 +201,11 @@ def _hold(sdp: SessionDescription, source: Endpoint, thread: Thread) -> str:
         thread.held.discard(source)
         return "resume"
     return ""
+
+
+def format_name(name: str) -> str:
+    """Return an encoding name as people write it; SDP's are kept in capitals, of which this one is too long."""
+    return "telephone-event" if name == "TELEPHONE-EVENT" else name
 
 
 def endpoint_text(endpoint: Endpoint) -> str:

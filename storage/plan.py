@@ -35,15 +35,17 @@ class Kind:
     COMFORT, EVENT, FOREIGN, UNKNOWN, SEALED = 3, 4, 5, 6, 7
 
 
-_KEPT = {
-    Kind.A: "sound",
-    Kind.MU: "sound",
-    Kind.COMFORT: "comfort noise",
-    Kind.EVENT: "telephone-event",
-    Kind.FOREIGN: "codec not decoded yet",
-    Kind.UNKNOWN: "unknown payload type",
+_FATES = {
+    int(Law.NONE): ("kept", "no sound"),
+    Kind.A: ("kept", "sound"),
+    Kind.MU: ("kept", "sound"),
+    Kind.COMFORT: ("kept", "comfort noise"),
+    Kind.EVENT: ("kept", "telephone-event"),
+    Kind.FOREIGN: ("kept", "codec not decoded yet"),
+    Kind.UNKNOWN: ("kept", "unknown payload type"),
+    Kind.SEALED: ("refused", "encrypted, no key"),
 }
-_NOT_DECODED = {"RED", "ULPFEC", "PARITYFEC", "FLEXFEC"}
+_STEADY = np.isin(np.arange(Kind.SEALED + 1), (Kind.A, Kind.MU, Kind.FOREIGN))  # kinds sent at a steady pace
 
 
 @dataclass(slots=True)
@@ -204,8 +206,9 @@ def _lay_track(track: Track, side: Side, reference: int, account: Account) -> Ch
     figures.reordered += packets.reordered
     figures.anchors += line.anchors
     figures.drift_ms += line.drift * 1000.0 / RATE
-    steady = packets.order[np.isin(kinds[packets.order], (Kind.A, Kind.MU, Kind.FOREIGN))]
-    steady = np.sort(steady)
+    steady = packets.order[_STEADY[kinds[packets.order]]]
+    if packets.reordered:
+        steady = np.sort(steady)
     jitter = jitter_ms(rows["time"][steady], rows["stamp"][steady], _clock(track))
     figures.jitter_ms = max(figures.jitter_ms, jitter)
     if (kinds == Kind.EVENT).any():
@@ -295,11 +298,11 @@ def _count_kept(track: Track, kinds: npt.NDArray[np.uint8], order: Ints, side: S
     """Count each captured frame of a track once: kept by kind, duplicate, or encrypted."""
     first = np.zeros(len(kinds), dtype=bool)
     first[order] = True
-    for kind, name in _KEPT.items():
-        account.packet("kept", name, _frames(track, track.fresh & first & (kinds == kind)))
-    sealed = kinds == Kind.SEALED
-    side.sealed += int(np.count_nonzero(sealed & first))
-    account.packet("refused", "encrypted, no key", _frames(track, track.fresh & first & sealed))
+    side.sealed += int(np.count_nonzero(kinds[order] == Kind.SEALED))
+    counted = np.nonzero(first & track.fresh)[0]
+    frames = np.bincount(kinds[counted], weights=track.rows["frames"][counted], minlength=Kind.SEALED + 1)
+    for kind, count in enumerate(frames.astype(np.int64).tolist()):
+        account.packet(*_FATES[kind], count)
     if len(order) == len(kinds):
         return
     copies = _mirror_copies(track.rows, first)

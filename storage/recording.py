@@ -22,7 +22,7 @@ from .facts import Press, Recorder, codec_text, pairs, side_notes
 from .kept import pcapng
 from .names import NameFields, Naming, call_seed, recording_id
 from .plan import RATE, Plan, plan
-from .render import Piece, encoding, pieces, render
+from .render import Piece, Renderer, encoding, pieces
 from .wav import WavTooLong, header, padding
 
 BATCH = 48 << 20
@@ -70,8 +70,12 @@ class Archive:
     book: AddressBook
     account: Account
     own: Own = field(default_factory=Own)
-    _waiting: list[Plan] = field(default_factory=list)
-    _samples: int = 0
+    _waiting: list[Plan] = field(init=False, default_factory=list)
+    _samples: int = field(init=False, default=0)
+    _renderer: Renderer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._renderer = Renderer(self.payloads)
 
     def add(self, ended: EndedCall) -> Iterator[Recording]:
         """Take a call; yield the recordings that are done."""
@@ -97,7 +101,7 @@ class Archive:
     def _write_batch(self, batch: list[Plan]) -> Iterator[Recording]:
         sounding = [planned for planned in batch if planned.outcome == "recorded" and planned.frames * 2 <= BATCH]
         whole = [piece for planned in sounding for piece in pieces(planned)]
-        rendered = iter(render(whole, self.payloads))
+        rendered = self._renderer.render(whole)
         results: list[tuple[Recording, AtomicFiles | None]] = []
         with AtomicBatch() as files:
             for planned in batch:
@@ -121,7 +125,7 @@ class Archive:
 
     def _rendered_singly(self, planned: Plan) -> Iterator[np.ndarray]:
         for piece in pieces(planned):
-            yield from render([Piece(planned, piece.start, piece.stop)], self.payloads)
+            yield from self._renderer.render([Piece(planned, piece.start, piece.stop)])
 
     def _direction(self, call: Call) -> str:
         addresses = [call.signalling[party][0] if party in call.signalling else "" for party in Party]

@@ -51,33 +51,46 @@ def pieces(plan: Plan) -> Iterator[Piece]:
         yield Piece(plan, start, min(start + PIECE, plan.frames))
 
 
-def render(batch: list[Piece], payloads: Payloads) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the interleaved bytes of each piece of a batch."""
-    plain = [piece for piece in batch if encoding(piece.plan) is not Encoding.PCM16]
-    rendered = iter(_render_plain(plain, payloads))
-    for piece in batch:
-        yield next(rendered) if encoding(piece.plan) is not Encoding.PCM16 else _render_pcm(piece, payloads)
+class Renderer:
+    """Renders batches of pieces; keeps its buffers from one batch to the next."""
+
+    def __init__(self, payloads: Payloads) -> None:
+        self._payloads = payloads
+        self._channels = np.empty(0, dtype=np.uint8)
+        self._stereo = np.empty(0, dtype=np.uint8)
+
+    def render(self, batch: list[Piece]) -> Iterator[Bytes]:
+        """Yield the interleaved bytes of each piece of a batch; they hold until the next piece is asked for."""
+        plain = [piece for piece in batch if encoding(piece.plan) is not Encoding.PCM16]
+        rendered = iter(self._plain(plain))
+        for piece in batch:
+            yield next(rendered) if encoding(piece.plan) is not Encoding.PCM16 else _pcm(piece, self._payloads)
+
+    def _plain(self, batch: list[Piece]) -> Iterator[Bytes]:
+        """Copy payload bytes straight into their channels."""
+        sides = [(piece, piece.plan.sides[party].channel) for piece in batch for party in (Party.CALLER, Party.CALLEE)]
+        starts = np.concatenate(([0], np.cumsum([piece.size for piece, _ in sides]))).astype(np.int64)
+        self._channels = target = _room(self._channels, int(starts[-1]) + LONGEST_PAYLOAD)
+        whole: list[tuple[Ints, Ints, Ints]] = []
+        for (piece, channel), base in zip(sides, starts.tolist(), strict=False):
+            law = Law.MU if encoding(piece.plan) is Encoding.MULAW else Law.A
+            target[base : base + piece.size] = SILENCE[law]
+            whole.append(_inside(channel, piece, base))
+        if whole:
+            position, size, place = (np.concatenate(columns) for columns in zip(*whole, strict=True))
+            self._payloads.copy(position, size, target, place)
+        for index, piece in enumerate(batch):
+            left, right = int(starts[2 * index]), int(starts[2 * index + 1])
+            self._stereo = _room(self._stereo, 2 * piece.size)
+            stereo = self._stereo[: 2 * piece.size].reshape(-1, 2)
+            stereo[:, 0] = target[left : left + piece.size]
+            stereo[:, 1] = target[right : right + piece.size]
+            yield stereo.reshape(-1)
 
 
-def _render_plain(batch: list[Piece], payloads: Payloads) -> Iterator[Bytes]:
-    """Copy payload bytes straight into their channels."""
-    sides = [(piece, piece.plan.sides[party].channel) for piece in batch for party in (Party.CALLER, Party.CALLEE)]
-    starts = np.concatenate(([0], np.cumsum([piece.size for piece, _ in sides]))).astype(np.int64)
-    target = np.empty(int(starts[-1]) + LONGEST_PAYLOAD, dtype=np.uint8)
-    whole: list[tuple[Ints, Ints, Ints]] = []
-    for (piece, channel), base in zip(sides, starts.tolist(), strict=False):
-        law = Law.MU if encoding(piece.plan) is Encoding.MULAW else Law.A
-        target[base : base + piece.size] = SILENCE[law]
-        whole.append(_inside(channel, piece, base))
-    if whole:
-        position, size, place = (np.concatenate(columns) for columns in zip(*whole, strict=True))
-        payloads.copy(position, size, target, place)
-    for index, piece in enumerate(batch):
-        left, right = int(starts[2 * index]), int(starts[2 * index + 1])
-        stereo = np.empty((piece.size, 2), dtype=np.uint8)
-        stereo[:, 0] = target[left : left + piece.size]
-        stereo[:, 1] = target[right : right + piece.size]
-        yield stereo.reshape(-1)
+def _room(buffer: Bytes, size: int) -> Bytes:
+    """Return a buffer of at least `size` bytes, this one if it is long enough."""
+    return buffer if len(buffer) >= size else np.empty(size, dtype=np.uint8)
 
 
 def _inside(channel: Channel, piece: Piece, base: int) -> tuple[Ints, Ints, Ints]:
@@ -89,7 +102,7 @@ def _inside(channel: Channel, piece: Piece, base: int) -> tuple[Ints, Ints, Ints
     return position + (first - begin), last - first, first - piece.start + base
 
 
-def _render_pcm(piece: Piece, payloads: Payloads) -> Bytes:
+def _pcm(piece: Piece, payloads: Payloads) -> Bytes:
     """Decode both channels to 16 bits: the rare call whose parties, or halves, differ in law."""
     stereo = np.zeros((piece.size, 2), dtype="<i2")
     for side, party in enumerate((Party.CALLER, Party.CALLEE)):
