@@ -51,8 +51,9 @@ def inspect(
 ) -> int:
     """Explain a capture: its calls, its streams, and which belong together.
 
-    CAPTURE is a pcap or pcapng file, gzip or not, or - for standard input. Shows each call's SIP as a ladder, each media
-    stream with its figures, the call it went to or why it went to none, and what became of every packet. Writes no files.
+    CAPTURE is a pcap or pcapng file, gzip or not, or - for standard input. Shows each call's SIP as a ladder, each
+    media stream with its figures, the call it went to or why it went to none, and what became of every packet.
+    Writes no files.
     """
     settings = load(config, options)
     if second_opinion:
@@ -139,8 +140,10 @@ class _Inspection:
         if figures is None:
             return
         formats: dict[int, Format] = {}
-        for _, changed in track.formats:
+        for _, changed in track.formats if track.use is not Use.OTHER_MEDIA else ():
             formats.update(changed)
+        if track.claim.match.media is not None and track.use is Use.OTHER_MEDIA:
+            formats.update(track.claim.match.media.formats)
         figures.names |= {number: format_name(form.name) for number, form in formats.items() if form.name}
         figures.jitter_ms = _jitter(track, formats)
         use = track.use.value
@@ -153,7 +156,7 @@ class _Inspection:
     def _report(self) -> Report:
         engine, account, seen = self.engine, self.engine.account, self._seen()
         self._draw()
-        report = Report(
+        return Report(
             files=[(capture.name, capture.consumed) for capture in self.captures.opened],
             links=dict(seen.links),
             first=seen.first,
@@ -171,7 +174,6 @@ class _Inspection:
             damaged=self.captures.damage,
             notes=self._notes(),
         )
-        return report
 
     def _draw(self) -> None:
         """Give the calls their messages; of calls that share a Call-ID each gets those of its time."""
@@ -196,10 +198,10 @@ class _Inspection:
 
     def _notes(self) -> list[str]:
         notes = [f"{text}: {count}" for text, count in sorted(self.engine.account.notes.items())]
-        for kind, count in self.engine.correlator.dialogs.sdp_errors.items():
-            notes.append(f"session description not readable, {kind}: {count}")
-        if self.engine.correlator.dialogs.refused_calls:
-            notes.append(f"{self.engine.correlator.dialogs.refused_calls} calls did not fit into the table (limits.max_calls)")
+        dialogs = self.engine.correlator.dialogs
+        notes += [f"session description not readable, {kind}: {count}" for kind, count in dialogs.sdp_errors.items()]
+        if dialogs.refused_calls:
+            notes.append(f"{dialogs.refused_calls} calls did not fit into the table (limits.max_calls)")
         if self.engine.cut:
             notes.append(f"{self.engine.cut} RTP packets were captured only in part (snap length)")
         if self.all_calls - len(self.skipped) > len(self.reports):
@@ -248,8 +250,9 @@ def _jitter(track: Track, formats: dict[int, Format]) -> float | None:
     types = track.rows["kind"] & 0x7F
     main = int(np.bincount(types).argmax())
     known = formats.get(main)
-    rate = known.rate if known is not None and known.rate else STATIC_FORMATS[main].rate if main in STATIC_FORMATS else 0
-    if not rate:
+    if known is None or not known.rate:
+        known = STATIC_FORMATS.get(main)
+    if known is None:
         return None
     rows = track.rows[types == main]
-    return jitter_ms(rows["time"], rows["stamp"], rate)
+    return jitter_ms(rows["time"], rows["stamp"], known.rate)

@@ -282,7 +282,7 @@ def _streams(report: Report) -> Iterator[str]:
     yield from _loose(loose)
     if report.streams_more[0]:
         streams, packets = report.streams_more
-        yield f"  only the first {len(report.streams):,} streams are told of; {streams:,} more with {packets:,} packets are not"
+        yield f"  only the first streams are told of; {streams:,} more with {packets:,} packets are not"
 
 
 def _loose(loose: Sequence[tuple[Figures, str]]) -> Iterator[str]:
@@ -304,7 +304,7 @@ def _loose(loose: Sequence[tuple[Figures, str]]) -> Iterator[str]:
         yield f"  no call  {len(others):,} more streams, {packets:,} packets"
         yield f"      why: {for_terminal(why, 400)}"
     if singles:
-        yield f"  no call  {len(singles):,} streams of a single packet each"
+        yield f"  no call  streams of a single packet: {len(singles):,}"
 
 
 def _stream(figures: Figures) -> Iterator[str]:

@@ -52,7 +52,7 @@ def draw(ladder: Ladder, width: int) -> list[str]:
     if room < _NARROWEST:
         lines = [line for arrow in ladder.arrows for line in _row(arrow, ladder, width)]
     else:
-        names, legend = (hosts, []) if longest <= room else _letters(hosts, ladder.roles)
+        names, legend = (hosts, []) if longest <= room else _letters(hosts)
         step = max(_NARROWEST, min(room, _WIDEST, max(longest, _label_room(ladder.arrows))) if not legend else 26)
         lines = [*legend, *_heads(names, hosts, ladder.roles, min(step, room))]
         for arrow in ladder.arrows:
@@ -67,7 +67,7 @@ def _label_room(arrows: Sequence[Arrow]) -> int:
     return max((len(arrow.label) for arrow in arrows), default=0) + 7
 
 
-def _letters(hosts: Sequence[str], roles: Mapping[str, str]) -> tuple[list[str], list[str]]:
+def _letters(hosts: Sequence[str]) -> tuple[list[str], list[str]]:
     names = [chr(ord("A") + index % 26) for index in range(len(hosts))]
     legend = [f"{'':{_TIME}}{name} = {host}" for name, host in zip(names, hosts, strict=True)]
     return names, legend
@@ -99,8 +99,7 @@ def _rung(arrow: Arrow, start: int, ends: tuple[int, int], shape: tuple[int, int
     beside = width - columns(line) - 2
     if columns(note) <= beside:
         return [f"{line}  {note}"]
-    indent = " " * (_TIME + _INDENT)
-    return [line, *textwrap.wrap(note, max(width - len(indent), 20), initial_indent=indent, subsequent_indent=indent)]
+    return [line, *_below(note, width)]
 
 
 def _shaft(label: str, room: int, to_right: bool) -> str:
@@ -116,9 +115,13 @@ def _row(arrow: Arrow, ladder: Ladder, width: int) -> list[str]:
     """Return a message as lines, for where columns do not fit."""
     way = f"{endpoint_text(arrow.source)} > {endpoint_text(arrow.destination)}"
     line = f"{_seconds(arrow.time - ladder.start):>{_TIME - 2}}  {way}  {for_terminal(arrow.label)}"
+    return [line, *_below(for_terminal(arrow.note, 400), width)]
+
+
+def _below(note: str, width: int) -> list[str]:
     indent = " " * (_TIME + _INDENT)
-    note = for_terminal(arrow.note, 400)
-    return [line, *textwrap.wrap(note, max(width - len(indent), 20), initial_indent=indent, subsequent_indent=indent)]
+    width = max(width, len(indent) + 20)
+    return textwrap.wrap(note, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _seconds(nanoseconds: int) -> str:

@@ -1,4 +1,4 @@
-"""A second opinion on a capture: Wireshark's dissectors, asked for the calls by pyshark and for the streams by tshark."""
+"""A second opinion on a capture: Wireshark's, asked for the calls by pyshark and for the streams by tshark."""
 
 import ipaddress
 import re
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_PORTS = 1000
 """UDP ports of our streams that tshark is told to read as RTP; it finds others by itself."""
 MAX_SHOWN = 50
+RTP_EVERYWHERE = ("-o", "udp.try_heuristic_first:TRUE", "--enable-heuristic", "rtp_udp")
+"""Have tshark look for RTP on all ports, also where another protocol is at home."""
 
 StreamKey = tuple[str, int, str, int, int]
 _STREAM = re.compile(
@@ -73,7 +75,8 @@ def ask(captures: tuple[str, ...], report: "Report") -> dict[str, Any]:
     dialogs: dict[str, Dialog] = {}
     for name in captures:
         _dissect(name, dialogs)
-    ports = sorted({end[1] for figures, _ in report.streams if figures.uses for end in (figures.source, figures.destination)})
+    claimed = [figures for figures, _ in report.streams if figures.uses]
+    ports = sorted({end[1] for figures in claimed for end in (figures.source, figures.destination)})
     with tempfile.TemporaryDirectory(prefix="tapdeck-") as folder:
         streams = tshark_streams(_one_file(captures, Path(folder)), ports)
     ours = {call.call_id for call in report.calls}
@@ -83,8 +86,9 @@ def ask(captures: tuple[str, ...], report: "Report") -> dict[str, Any]:
         streams = {key: counted for key, counted in streams.items() if key in mine}
     calls, agree = _compare_calls(report, dialogs)
     rows = _compare_streams(report, streams)
+    theirs = sum(1 for one in dialogs.values() if one.invites)
     return {
-        "call_ids": {"tapdeck": len(ours), "wireshark": sum(1 for one in dialogs.values() if one.invites), "agree": agree},
+        "call_ids": {"tapdeck": len(ours), "wireshark": theirs, "agree": agree},
         "call_differences": calls,
         "streams": rows,
         "stream_differences": sum(1 for row in rows if row["difference"]),
@@ -168,7 +172,7 @@ def _call_difference(calls: "list[CallReport]", dialog: Dialog) -> str | None:
 
 def tshark_streams(path: str, ports: list[int]) -> dict[StreamKey, Counted]:
     """Return the RTP streams that tshark finds: by SDP, by its heuristic, and on these UDP ports."""
-    command = ["tshark", "-n", "-q", "-r", path, "--enable-heuristic", "rtp_udp", "-z", "rtp,streams"]
+    command = ["tshark", "-n", "-q", "-r", path, *RTP_EVERYWHERE, "-z", "rtp,streams"]
     for port in ports[:MAX_PORTS]:
         command += ["-d", f"udp.port=={port},rtp"]
     try:
@@ -266,7 +270,8 @@ def as_lines(opinion: dict[str, Any]) -> Iterator[str]:
     """Yield the comparison for people."""
     calls, rows = opinion["call_ids"], opinion["streams"]
     yield "Second opinion: Wireshark"
-    yield f"  Call-IDs with an INVITE: Tapdeck {calls['tapdeck']:,}, Wireshark {calls['wireshark']:,}, {calls['agree']:,} agree"
+    counts = f"Tapdeck {calls['tapdeck']:,}, Wireshark {calls['wireshark']:,}, {calls['agree']:,} agree"
+    yield f"  Call-IDs with an INVITE: {counts}"
     for one in opinion["call_differences"][:MAX_SHOWN]:
         final = " ".join(map(str, one["wireshark"]["final"])) or "no final response"
         yield f"    {for_terminal(one['call_id'], 80)}"

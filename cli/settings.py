@@ -69,7 +69,7 @@ class LimitSettings:
     max_calls: int = _setting(20_000, "calls at one time; further ones are refused and counted", 1)
     max_streams: int = _setting(65_536, "media streams at one time; further ones are refused and counted", 2)
     unclaimed_memory_mb: int = _setting(
-        96, "memory for the index of packets, and for media that waits for its signalling, in MiB", 1
+        48, "memory for the index of packets, and for media that waits for its signalling, in MiB", 1
     )
 
 

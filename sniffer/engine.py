@@ -26,7 +26,7 @@ class Limits:
 
     max_calls: int = 20_000
     max_streams: int = 65_536
-    memory: int = 96 << 20
+    memory: int = 48 << 20
 
 
 @dataclass(slots=True)
@@ -182,7 +182,7 @@ class Listener:
         """A SIP message."""
 
     def streamed(self, rtp: RtpColumns, found: Lookup) -> None:
-        """Media packets in the order of time, and their streams' numbers. A number in `found.new` begins a new stream."""
+        """Media packets in the order of time, and their streams' numbers; those in `found.new` begin new streams."""
 
 
 def _slices(block: Datagrams) -> Iterator[Datagrams]:

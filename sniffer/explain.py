@@ -1,4 +1,4 @@
-"""Words for what went over the wire: each SIP message as an arrow of a ladder, and why a stream went to no call. Pure."""
+"""Words for what crossed the wire: each SIP message as an arrow of a ladder, and why a stream went to no call. Pure."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,7 @@ MIRROR_NS = 50_000_000
 """The same message again within this time is a copy that the mirror made; later it is sent again (RFC 3261: 500 ms)."""
 SECOND = 1_000_000_000
 
+_NOBODY = "no SDP of any call names its source or destination"
 _OUTSIDE_CALLS = frozenset({"REGISTER", "OPTIONS", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE"})
 
 
@@ -81,6 +82,8 @@ class Overheard(Listener):
         sdp = _sdp(message)
         if sdp is not None:
             self._note_endpoints(heard, sdp)
+        if message.method and message.method != "ACK" and len(self._offers) < MAX_OFFERS:
+            self._offers.setdefault((message.call_id, message.cseq.number), sdp is not None)
         thread = self.threads.get(message.call_id)
         if thread is None:
             if message.cseq.method in _OUTSIDE_CALLS:
@@ -136,14 +139,10 @@ class Overheard(Listener):
 
     def _role(self, message: Message) -> str:
         """Whether a description is an offer or an answer (RFC 3264): the first of a transaction offers."""
-        key = message.call_id, message.cseq.number
         if message.method:
-            if message.method == "ACK":
-                return "answer"
-            if len(self._offers) < MAX_OFFERS:
-                self._offers[key] = True
-            return "offer"
-        return "answer" if key in self._offers else "offer"
+            return "answer" if message.method == "ACK" else "offer"
+        offered = self._offers.get((message.call_id, message.cseq.number))
+        return "SDP" if offered is None else "answer" if offered else "offer"
 
 
 def _sdp(message: Message) -> SessionDescription | None:
@@ -163,7 +162,7 @@ def _label(message: Message) -> str:
 def _about(message: Message) -> str:
     """What else of a message a support engineer looks for."""
     said = []
-    if message.method in ("INVITE", "REGISTER") and (message.get("proxy-authorization") or message.get("authorization")):
+    if message.method == "INVITE" and (message.get("proxy-authorization") or message.get("authorization")):
         said.append("with credentials")
     if message.method == "REFER":
         said.append(f"to {number_of(parse_address(message.get('refer-to')))}")
@@ -286,16 +285,16 @@ class Why:
         hosts = {stream.source[0], stream.destination[0]}
         strangers = self._strange_calls()
         for host in sorted(hosts & strangers.keys()):
-            return f"no SDP names its source or destination; of call {strangers[host]} at {host} the beginning was not seen"
+            return f"{_NOBODY}; of call {strangers[host]} at {host} the beginning was not seen"
         near = [kind for pair, kind in self.seen.others.items() if not hosts.isdisjoint(pair)]
         if near:
-            return f"no SDP names its source or destination; its host speaks {near[0]}, which cannot be read"
+            return f"{_NOBODY}; its host speaks {near[0]}, which cannot be read"
         if self.seen.others:
             kind = next(iter(self.seen.others.values()))
-            return f"no SDP names its source or destination; the capture holds {kind}, which cannot be read"
+            return f"{_NOBODY}; the capture holds {kind}, which cannot be read"
         if not self.overheard.methods:
-            return "no SDP names its source or destination: the capture holds no SIP"
-        return "no SDP of any call names its source or destination"
+            return f"{_NOBODY}: the capture holds no SIP"
+        return _NOBODY
 
     def _strange_calls(self) -> dict[str, str]:
         """Return the hosts that spoke of calls whose beginning was not seen, with one Call-ID each."""

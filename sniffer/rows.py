@@ -4,7 +4,7 @@ Rows are collected as they come; when `SEGMENT_ROWS` are there, they are sorted 
 a stream's rows are a few slices. Segments beyond the memory limit are parked in a `Parking` the caller hands in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -54,7 +54,13 @@ class _Segment:
     streams: npt.NDArray[np.int32]
     starts: Ints  # one longer than streams
     taken: npt.NDArray[np.bool_]
+    oldest: int
     newest: int
+    places: dict[int, tuple[int, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        starts = self.starts.tolist()
+        self.places = dict(zip(self.streams.tolist(), zip(starts[:-1], starts[1:], strict=True), strict=True))
 
     def slice(self, start: int, stop: int, parking: Parking | None) -> Rows:
         if self.rows is not None:
@@ -74,7 +80,7 @@ def rows_of(rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> Rows:
 class RowStore:
     """Keeps rows until nobody can want them. `memory` is the limit in bytes for segments held in RAM."""
 
-    def __init__(self, *, memory: int = 96 << 20, parking: Parking | None = None) -> None:
+    def __init__(self, *, memory: int = 48 << 20, parking: Parking | None = None) -> None:
         self._memory = memory
         self._parking = parking
         self._open: list[Rows] = []
@@ -102,8 +108,8 @@ class RowStore:
         stream = rows["stream"]
         starts = np.concatenate(([0], np.nonzero(np.diff(stream))[0] + 1, [len(rows)])).astype(np.int64)
         streams = stream[starts[:-1]]
-        newest = int(rows["time"].max())
-        self._segments.append(_Segment(rows, -1, streams, starts, np.zeros(len(rows), dtype=bool), newest))
+        oldest, newest = int(rows["time"].min()), int(rows["time"].max())
+        self._segments.append(_Segment(rows, -1, streams, starts, np.zeros(len(rows), dtype=bool), oldest, newest))
         self._park()
 
     def _park(self) -> None:
@@ -122,18 +128,17 @@ class RowStore:
         found: list[Rows] = []
         fresh: list[npt.NDArray[np.bool_]] = []
         for segment in self._segments:
-            place = int(np.searchsorted(segment.streams, stream))
-            if place == len(segment.streams) or segment.streams[place] != stream:
+            start, stop = segment.places.get(stream, (0, 0))
+            if start == stop or segment.newest < since or segment.oldest >= until:
                 continue
-            start, stop = int(segment.starts[place]), int(segment.starts[place + 1])
             rows = segment.slice(start, stop, self._parking)
-            time, taken = rows["time"], segment.taken[start:stop]
-            if int(time[0]) >= since and int(time[-1]) < until and (time >= since).all() and (time < until).all():
+            taken = segment.taken[start:stop]
+            if segment.oldest >= since and segment.newest < until:
                 found.append(rows.view(_OPAQUE))
                 fresh.append(~taken)
                 taken[:] = True
                 continue
-            wanted = (time >= since) & (time < until)
+            wanted = (rows["time"] >= since) & (rows["time"] < until)
             found.append(rows.view(_OPAQUE)[wanted])
             fresh.append(~taken[wanted])
             taken |= wanted
@@ -178,7 +183,7 @@ class RowStore:
         else:
             rows = segment.rows[rest]
         starts = np.concatenate(([0], np.cumsum(np.diff(segment.starts)[wanted])))
-        return _Segment(rows, -1, segment.streams[wanted], starts, segment.taken[rest], segment.newest)
+        return _Segment(rows, -1, segment.streams[wanted], starts, segment.taken[rest], segment.oldest, segment.newest)
 
     def _count(self, segment: _Segment, mask: npt.NDArray[np.bool_]) -> int:
         """Count the captured frames of these rows."""

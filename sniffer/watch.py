@@ -5,6 +5,7 @@ Figures are kept as the packets come, because the engine forgets streams that no
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -154,6 +155,7 @@ class StreamWatch:
         self._book = book
         self._limit = limit
         self._current: dict[int, Figures] = {}
+        self._known: dict[tuple[int, int, int, int], Figures] = {}
 
     def take(self, rtp: RtpColumns, found: Lookup) -> None:
         """Take a block's packets; see `engine.Listener.streamed`."""
@@ -163,7 +165,7 @@ class StreamWatch:
         order = np.argsort(found.numbers, kind="stable")
         numbers = found.numbers[order]
         edges = np.concatenate(([0], np.nonzero(np.diff(numbers))[0] + 1, [len(numbers)])).tolist()
-        for begin, end in zip(edges[:-1], edges[1:], strict=True):
+        for begin, end in pairwise(edges):
             if end > begin and numbers[begin] >= 0:
                 number = int(numbers[begin])
                 self._add(number, rtp.take(order[begin:end]), number in new)
@@ -171,18 +173,23 @@ class StreamWatch:
     def _add(self, number: int, rtp: RtpColumns, new: bool) -> None:
         figures = self._current.get(number)
         if figures is None:
+            identity = int(rtp.source[0]), int(rtp.destination[0]), int(rtp.ports[0]), int(rtp.ssrc[0])
+            figures = self._known.get(identity)  # the engine forgets a stream in a long pause
+        if figures is None:
             if len(self.all) >= self._limit:
                 self.more["streams"] += new
                 self.more["packets"] += len(rtp)
                 return
-            figures = self._current[number] = self._start(rtp)
+            figures = self._known[identity] = self._start(rtp)
             self.all.append(figures)
+        self._current[number] = figures
         figures.add(rtp)
 
     def _start(self, rtp: RtpColumns) -> Figures:
         ports, first = int(rtp.ports[0]), int(rtp.time[0])
         source = self._book.text(int(rtp.source[0])), ports >> 16
-        return Figures(source, (self._book.text(int(rtp.destination[0])), ports & 0xFFFF), int(rtp.ssrc[0]), first, first)
+        destination = self._book.text(int(rtp.destination[0])), ports & 0xFFFF
+        return Figures(source, destination, int(rtp.ssrc[0]), first, first)
 
     def of(self, number: int) -> Figures | None:
         """Return the figures of a stream that the engine still knows by this number."""
@@ -211,7 +218,7 @@ class WatchedColumns(Columns):
 
     def read(self, records: Records) -> Datagrams:
         """Peel all frames of a block, and note what is in it."""
-        if len(records):
+        if len(records) and records.position:  # at 0 lie datagrams put together from fragments, seen before
             seen = self.seen
             for link, count in zip(*np.unique(records.link, return_counts=True), strict=True):
                 seen.links[int(link)] += int(count)

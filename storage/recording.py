@@ -25,7 +25,7 @@ from .plan import RATE, Plan, plan
 from .render import Piece, Renderer, encoding, pieces
 from .wav import WavTooLong, header, padding
 
-BATCH = 48 << 20
+BATCH = 80 << 20
 """Samples of both channels rendered at one time."""
 MAX_PRESSES = 4096
 

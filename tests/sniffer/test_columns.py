@@ -224,8 +224,8 @@ def test_a_connection_known_to_carry_sip_is_followed() -> None:
     assert first.fates[Fate.TCP] == 1
     middle = tcp(bytes(40), ports=(40_000, 9999))
     assert fates(read(middle, columns=columns)) == {Fate.OTHER_TCP: 1}
-    back = [np.array([address_key(text)], dtype=np.uint64) for text in ("192.0.2.2", "192.0.2.1")]
-    columns.tcp_flows = tcp_flow_keys(*back, np.array([9999 << 16 | 40_000], dtype=np.uint32))
+    here, there = (np.array([address_key(text)], dtype=np.uint64) for text in ("192.0.2.1", "192.0.2.2"))
+    columns.tcp_flows = tcp_flow_keys(there, here, np.array([9999 << 16 | 40_000], dtype=np.uint32))
     assert fates(read(middle, columns=columns)) == {Fate.TCP: 1}
     other = tcp(bytes(40), ports=(40_001, 9999))
     assert fates(read(other, columns=columns)) == {Fate.OTHER_TCP: 1}
