@@ -3,6 +3,7 @@ safe here.
 """
 
 import json
+import os
 import shutil
 import sys
 import unicodedata
@@ -74,9 +75,9 @@ class Reporter:
     def call(self, call: CallLine) -> None:
         """Print one call."""
         if self._json:
-            click.echo(call_json(call))
+            _say(call_json(call))
             return
-        click.echo(call_line(call, _width()))
+        _say(call_line(call, _width()))
         if len(self._calls) < MAX_TABLE:
             self._calls.append(call)
         else:
@@ -85,7 +86,7 @@ class Reporter:
     def finish(self, summary: Summary) -> None:
         """Print the accounts."""
         if self._json:
-            click.echo(summary_json(summary))
+            _say(summary_json(summary))
             return
         table = _rich_table if sys.stdout.isatty() else _plain_table
         if self._calls:
@@ -93,12 +94,12 @@ class Reporter:
             heads = [head for head in _CALL_CELLS if not (narrow and head in _ONLY_WHEN_WIDE)]
             table("Calls", heads, [tuple(_CALL_CELLS[head](call) for head in heads) for call in self._calls])
             if self._more:
-                click.echo(f"and {self._more} more calls, listed above")
+                _say(f"and {self._more} more calls, listed above")
         table("Packets", _ACCOUNT_HEADS, _account_rows(summary.packets, summary.packet_kinds))
         table("Calls by outcome", _ACCOUNT_HEADS[:2], [row[:2] for row in _account_rows(summary.calls, {})])
         for kind, texts in (("damaged", summary.damaged), ("warning", summary.warnings)):
             for text in texts:
-                click.echo(f"{kind}: {for_terminal(text, 500)}")
+                _say(f"{kind}: {for_terminal(text, 500)}")
 
 
 def call_line(call: CallLine, width: int | None = None) -> str:
@@ -154,11 +155,11 @@ def _account_rows(account: dict[str, int], kinds: dict[str, dict[str, int]]) -> 
 def _plain_table(title: str, heads: Sequence[str], rows: list[tuple[str, ...]]) -> None:
     safe = [tuple(for_terminal(cell, 500) for cell in row) for row in [tuple(heads), *rows]]
     widths = [max(_columns(cell) for cell in column) for column in zip(*safe, strict=True)]
-    click.echo(f"\n{title}")
+    _say(f"\n{title}")
     right = [head in _RIGHT for head in heads]
     for row in safe:
         cells = (_fit(cell, width, right=side) for cell, width, side in zip(row, widths, right, strict=True))
-        click.echo(("  " + "  ".join(cells)).rstrip())
+        _say(("  " + "  ".join(cells)).rstrip())
 
 
 def _rich_table(title: str, heads: Sequence[str], rows: list[tuple[str, ...]]) -> None:
@@ -174,6 +175,14 @@ def _rich_table(title: str, heads: Sequence[str], rows: list[tuple[str, ...]]) -
     for row in rows:
         table.add_row(*(Text(for_terminal(cell, 500)) for cell in row))  # Text: square brackets are no markup in it
     Console().print(table)
+
+
+def _say(text: str) -> None:
+    """Print a line. When the reader has gone, as `head` does, recording goes on without it."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _json(value: dict[str, Any]) -> str:

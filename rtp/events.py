@@ -23,6 +23,7 @@ def digits(packets: Iterable[tuple[int, int, bytes]]) -> Iterator[Digit]:
     new time stamp at the moment the old one's duration ran out (section 2.5.1.3) and stay one digit.
     """
     seen: dict[int, Digit] = {}
+    before: dict[int, int] = {}  # what earlier segments of a long event lasted
     order: list[int] = []
     for time, stamp, payload in packets:
         if len(payload) < 4 or payload[0] > FLASH:
@@ -31,14 +32,17 @@ def digits(packets: Iterable[tuple[int, int, bytes]]) -> Iterator[Digit]:
         duration = int.from_bytes(payload[2:4], "big")
         known = seen.get(stamp)
         if known is not None:
-            if duration > known.duration:
-                seen[stamp] = Digit(known.time, known.digit, duration)
+            if duration + before[stamp] > known.duration:
+                seen[stamp] = Digit(known.time, known.digit, duration + before[stamp])
             continue
         last = seen[order[-1]] if order else None
-        if last is not None and last.digit == name and last.duration >= 0xFF00 and stamp - order[-1] & 0xFFFFFFFF == last.duration:
-            seen[stamp] = Digit(last.time, name, duration)
+        gone = last.duration - before[order[-1]] if last is not None else 0
+        if last is not None and last.digit == name and gone >= 0xFF00 and stamp - order[-1] & 0xFFFFFFFF == gone:
+            before[stamp] = last.duration
+            seen[stamp] = Digit(last.time, name, last.duration + duration)
             del seen[order.pop()]
         else:
+            before[stamp] = 0
             seen[stamp] = Digit(time, name, duration)
         order.append(stamp)
     for stamp in order:

@@ -178,7 +178,8 @@ def _anchor(
         drift += parted
         anchor, begin, anchors = max(lateness, earliest), index, anchors + 1
     shift[begin:] = anchor
-    return Timeline(row, media + shift, anchors, drift + int(late[max(begin, len(late) - 50) :].min()) - anchor)
+    drift += int(late[max(begin, len(late) - 50) :].min()) - anchor
+    return Timeline(row, media + shift, anchors, drift)
 
 
 def _allowed(gap: int, length: int, packets: int) -> float:
@@ -189,7 +190,7 @@ def _allowed(gap: int, length: int, packets: int) -> float:
     """
     if gap > 0:
         return TOLERANCE_S if packets > FEW else FEW_TOLERANCE_S
-    return BREAK_S if -gap <= length else 0.0
+    return BREAK_S if -gap <= length else -1.0
 
 
 OVERLAP_S = 0.2

@@ -21,10 +21,23 @@ class Whole:
 @dataclass(slots=True)
 class _Pieces:
     first_seen: int
-    pieces: dict[int, bytes] = field(default_factory=dict)
+    pieces: list[tuple[int, bytes]] = field(default_factory=list)  # in order, none over another
     frames: int = 0
     total: int = -1
-    size: int = 0
+
+    def add(self, offset: int, data: bytes) -> None:
+        """Keep the bytes that are new."""
+        end = offset + len(data)
+        fresh: list[tuple[int, bytes]] = []
+        for start, piece in self.pieces:
+            if offset < min(start, end):
+                fresh.append((offset, data[: min(start, end) - offset]))
+            covered = min(max(start + len(piece), offset), end)
+            data, offset = data[covered - offset :], covered
+        if data:
+            fresh.append((offset, data))
+        if fresh:
+            self.pieces = sorted(self.pieces + fresh)
 
 
 class Fragments:
@@ -60,7 +73,7 @@ class Fragments:
         if offset + len(data) > MAX_DATAGRAM or entry.frames > 1024:
             self.dropped += self._table.pop(key).frames
             return None
-        entry.pieces.setdefault(offset, data)
+        entry.add(offset, data)
         if not more:
             entry.total = offset + len(data)
         payload = _joined(entry)
@@ -116,10 +129,10 @@ def _joined(entry: _Pieces) -> bytes | None:
     if entry.total < 0:
         return None
     whole = bytearray()
-    for offset in sorted(entry.pieces):
+    for offset, piece in entry.pieces:
         if offset > len(whole):
             return None
-        whole += entry.pieces[offset][len(whole) - offset :]
+        whole += piece
     return bytes(whole[: entry.total]) if len(whole) >= entry.total else None
 
 
@@ -187,9 +200,10 @@ class TcpStreams:
         if abs(ahead) > _FAR:  # not this stream's future or past: its ports were used again
             state.expected, state.ahead, state.ahead_size, gap, ahead = sequence, {}, 0, True, 0
         if ahead > 0:
-            if sequence not in state.ahead:
+            known = len(state.ahead.get(sequence, b""))
+            if len(data) > known:
                 state.ahead[sequence] = data
-                state.ahead_size += len(data)
+                state.ahead_size += len(data) - known
             return self._skip_hole(state) if state.ahead_size > MAX_AHEAD or len(state.ahead) > 512 else []
         fresh = data[-ahead:] if -ahead < len(data) else b""
         if not fresh:

@@ -16,8 +16,9 @@ Ints = npt.NDArray[np.int64]
 PADDING = 256
 """Zero bytes behind a block's last byte, so that fixed-size header gathers never read past its end."""
 
-MAX_RECORD = 1 << 22
-"""The longest record believed, in bytes: a longer one means that the capture is damaged here."""
+MAX_RECORD = 1 << 25
+"""The longest record believed, in bytes: a longer one means that the capture is damaged here. pcapng keeps TLS secrets and
+names in blocks too."""
 
 
 @dataclass(frozen=True, slots=True)

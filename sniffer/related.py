@@ -14,7 +14,7 @@ SETUP = 180 * SECOND
 TRANSFER = 64 * SECOND
 """How long after a REFER the call that it asks for may begin, in ns."""
 MAX_RECENT = 4096
-MAX_RELATED = 32
+MAX_RELATED = 16
 MAX_SAME_KEY = 64
 
 
@@ -88,5 +88,20 @@ def _made_by(old: Call, new: Call) -> bool:
     """Tell whether the host that `old` was sent to started `new` because of it: it rings meanwhile, a party agrees."""
     if old.answered is not None or old.ended is not None or not 0 <= new.started - old.started <= SETUP:
         return False
-    parties = {old.caller.number, old.dialled, old.callee.number} - {"", "anonymous"}
-    return not parties.isdisjoint((new.caller.number, new.callee.number, new.dialled))
+    before = {_bare(number) for number in (old.caller.number, old.dialled, old.callee.number)} - {""}
+    after = {_bare(number) for number in (new.caller.number, new.dialled, new.callee.number)} - {""}
+    return any(_same(one, other) for one in before for other in after)
+
+
+def _bare(number: str) -> str:
+    """Return a number without what its prefix is written with; a name as it is."""
+    if number.lower() == "anonymous":
+        return ""
+    digits = number.lstrip("+")
+    return digits.lstrip("0") if digits.isdecimal() else number
+
+
+def _same(one: str, other: str) -> bool:
+    """Tell whether two numbers are one, written with and without country, area or outside-line prefix."""
+    short, long = sorted((one, other), key=len)
+    return short == long or (len(short) >= 6 and short.isdecimal() and long.endswith(short))

@@ -162,7 +162,8 @@ class Archive:
             member = batch.add(make_folder(self.root / path.parent))
             names = self._write(result, path, kept, sound, member)
         except (OSError, WavTooLong) as error:
-            deque(sound, maxlen=0)  # the next call's sound follows it
+            if planned.frames * 2 <= BATCH:
+                deque(sound, maxlen=0)  # the next call's sound follows it
             if member is not None:
                 batch.drop(member)
             return replace(result, outcome="failed", error=str(error)), None
@@ -196,7 +197,7 @@ class Archive:
         file.write(padding(how, 2, planned.frames))
 
     def _pairs(self, result: Recording) -> info.Pairs:
-        related = [f"{identity(other.call)} ({other.call.call_id})" for other in result.plan.ended.tracked.related]
+        related = [f"{identity(other.call)} ({other.call.call_id[:80]})" for other in result.plan.ended.tracked.related]
         return pairs(
             result.plan,
             identity=result.id,

@@ -16,7 +16,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from ..records import PADDING, Bytes, Ints, Records, Walk, gather
+from ..records import MAX_RECORD, PADDING, Bytes, Ints, Records, Walk, gather
 from .payloads import Payloads
 
 BLOCK = 4 << 20
@@ -43,6 +43,7 @@ class _Interface:
     link: int
     units: int = 1_000_000  # time stamp units a second
     shift: int = 0  # seconds to add
+    snap: int = 0  # bytes captured of a packet at most, 0: all
 
 
 @dataclass(slots=True)
@@ -133,7 +134,7 @@ class CaptureFile:
         if self._filled < 24:
             self._cut(self._filled, "cut short in the file header")
             return
-        link = struct.unpack_from("<I" if little else ">I", head, 20)[0] & 0x0FFFFFFF
+        link = struct.unpack_from("<I" if little else ">I", head, 20)[0] & 0xFFFF  # above it: reserved, and the FCS length
         walk = Walk(head=header, field=8, base=header, little=little)
         start, unit = 24, 1 if nanoseconds else 1000
         while True:
@@ -178,6 +179,9 @@ class CaptureFile:
                         self._cut(place, "damaged: a section header without byte order")
                         return
                     size = self._block_size(place, order)
+                    if size > MAX_RECORD:
+                        self._cut(place, "damaged: a section header's length makes no sense")
+                        return
                     if place + size > self._filled:
                         break
                     little, interfaces = order, []
@@ -266,7 +270,7 @@ class CaptureFile:
             yield self._single(place + 28, min(captured, len(block) - 32), wire, _nanoseconds(stamp, interface), interface)
         elif kind == _SIMPLE and interfaces:  # carries no time: it is given none
             wire = struct.unpack_from(order + "I", block, 8)[0]
-            captured = min(wire, len(block) - 16)
+            captured = min(wire, interfaces[0].snap or wire, len(block) - 16)
             yield self._single(place + 12, captured, wire, np.zeros(1, dtype=np.int64), interfaces[0])
 
     def _single(self, offset: int, captured: int, wire: int, time: Ints, interface: _Interface) -> Records:
@@ -276,17 +280,18 @@ class CaptureFile:
 
 def _interface(block: bytes, order: str) -> _Interface:
     """Read an interface description block: link type, and the options if_tsresol (9) and if_tsoffset (14)."""
-    interface = _Interface(link=struct.unpack_from(order + "H", block, 8)[0])
+    link, snap = struct.unpack_from(order + "HxxI", block, 8)
+    interface = _Interface(link=link, snap=snap)
     place = 16
     while place + 4 <= len(block) - 4:
         code, size = struct.unpack_from(order + "HH", block, place)
         value = block[place + 4 : place + 4 + size]
         if code == 0:
             break
-        if code == 9 and size == 1:
+        if code == 9 and len(value) == 1:
             power = value[0] & 0x7F
             interface.units = 2 ** min(power, 63) if value[0] & 0x80 else 10 ** min(power, 18)
-        elif code == 14 and size == 8:
+        elif code == 14 and len(value) == 8:
             interface.shift = struct.unpack(order + "q", value)[0]
         place += 4 + (size + 3 & ~3)
     return interface
