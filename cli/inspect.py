@@ -27,6 +27,10 @@ from .settings import Settings
 
 MAX_CALLS = 10_000
 """Calls told of; further ones are only counted."""
+MAX_LIVES = 100_000
+"""Calls whose time is remembered, to tell why a stream went to none."""
+MAX_SHARING = 64
+"""Calls of one Call-ID that are told apart."""
 
 
 @click.command()
@@ -61,7 +65,7 @@ def inspect(
 
         check_tools(captures)
     with tempfile.TemporaryDirectory(prefix="tapdeck-") as scratch:
-        inspection = _Inspection(settings, captures, Path(scratch), (call_id, number), ladders)
+        inspection = _Inspection(settings, captures, Path(scratch), (call_id, number), MAX_CALLS if json else ladders)
         report = inspection.run()
     if second_opinion:
         from .second_opinion import ask
@@ -83,6 +87,7 @@ class _Inspection:
     def __init__(
         self, settings: Settings, names: tuple[str, ...], scratch: Path, wanted: tuple[str, str], ladders: int
     ) -> None:
+        """`wanted` is what a Call-ID and a number must hold; the messages of `ladders` calls are needed."""
         payloads = Payloads(scratch)
         self.captures = Captures(names, payloads)
         plain = build_engine(settings, payloads, RowParking(scratch))
@@ -90,10 +95,9 @@ class _Inspection:
         self.streams = StreamWatch(self.engine.book)
         self.overheard = Overheard(self.streams)
         self.engine.listener = self.overheard
-        calls = self.engine.settings
-        self.why = Why(self.overheard, self._seen(), calls.hold, calls.linger)
+        self.why = Why(self.overheard, self._seen(), self.engine.settings.hold)
         self.wanted = wanted
-        self.ladders = ladders
+        self.drawn = ladders
         self.reports: list[CallReport] = []
         self.calls: list[Call] = []
         self.all_calls = 0
@@ -120,11 +124,15 @@ class _Inspection:
         call = ended.call
         self.all_calls += 1
         end = call.ended if call.ended is not None else call.last_seen
-        self.why.lives.setdefault(call.call_id, []).append(Life(call.number, call.started, end))
+        if len(self.why.lives) < MAX_LIVES:
+            self.why.lives.setdefault(call.call_id, []).append(Life(call.number, call.started, end))
         outcome = plan(ended, self.engine.account).outcome
         for track in ended.tracks:
             self._share(ended, track)
-        if len(self.reports) >= MAX_CALLS or not self._is_wanted(call):
+        wanted = self._is_wanted(call)
+        if not wanted or (call.number > self.drawn and not any(self.wanted)):
+            self.overheard.drop(call.call_id)
+        if not wanted or len(self.reports) >= MAX_CALLS:
             self.skipped.add(call.number)
             return
         self.calls.append(call)
@@ -177,14 +185,15 @@ class _Inspection:
 
     def _draw(self) -> None:
         """Give the calls their messages; of calls that share a Call-ID each gets those of its time."""
+        sharing: dict[str, list[Call]] = {}
+        for call in self.calls:
+            sharing.setdefault(call.call_id, []).append(call)
         for report, call in zip(self.reports, self.calls, strict=True):
-            lives = self.why.lives[call.call_id]
-            later = [life.started for life in lives if life.started > call.started and life.number != call.number]
-            same = [one for one in self.calls if one is not call and one.call_id == call.call_id]
-            retried = any(one.caller_tag == call.caller_tag for one in same)
+            others = [one for one in sharing[call.call_id][:MAX_SHARING] if one is not call]
+            later = [one.started for one in others if one.caller_tag == call.caller_tag and one.started > call.started]
             thread = self.overheard.threads.get(call.call_id)
-            report.arrows = without_copies(arrows_of(call, thread, min(later) if later and retried else None))
-            report.more = thread.more if thread is not None and not same else 0
+            report.arrows = without_copies(arrows_of(call, thread, min(later, default=None)))
+            report.more = thread.more if thread is not None and not others else 0
 
     def _streams(self) -> list[tuple[Figures, str]]:
         found = []
@@ -204,7 +213,7 @@ class _Inspection:
             notes.append(f"{dialogs.refused_calls} calls did not fit into the table (limits.max_calls)")
         if self.engine.cut:
             notes.append(f"{self.engine.cut} RTP packets were captured only in part (snap length)")
-        if self.all_calls - len(self.skipped) > len(self.reports):
+        if len(self.reports) == MAX_CALLS:
             notes.append(f"only the first {MAX_CALLS:,} calls are told of")
         if self.overheard.not_kept:
             notes.append(f"{self.overheard.not_kept:,} SIP messages beyond the bounds are not in the ladders")

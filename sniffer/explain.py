@@ -17,6 +17,7 @@ from .watch import Endpoint, Figures, Seen, StreamWatch
 MAX_ARROWS = 50_000
 MAX_ARROWS_OF_ONE = 300
 """Messages kept in all, and of one Call-ID; further ones are only counted."""
+MAX_THREADS = 50_000
 MAX_ENDPOINTS = 50_000
 MAX_CALLS_AT_AN_ENDPOINT = 16
 MAX_OFFERS = 10_000
@@ -88,6 +89,9 @@ class Overheard(Listener):
         if thread is None:
             if message.cseq.method in _OUTSIDE_CALLS:
                 return
+            if len(self.threads) >= MAX_THREADS:
+                self.not_kept += 1
+                return
             thread = self.threads[message.call_id] = Thread()
         if self._arrows >= MAX_ARROWS or len(thread.arrows) >= MAX_ARROWS_OF_ONE:
             thread.more += 1
@@ -101,7 +105,7 @@ class Overheard(Listener):
         thread = self.threads.get(call_id)
         if thread is not None:
             self._arrows -= len(thread.arrows)
-            self.threads[call_id] = Thread(more=thread.more + len(thread.arrows))
+            self.threads[call_id] = Thread()
 
     def _note_endpoints(self, heard: Heard, sdp: SessionDescription) -> None:
         for media in sdp.media:
@@ -241,12 +245,11 @@ class Life:
 
 @dataclass(slots=True)
 class Why:
-    """Tells why a stream went to no call. `lives` are the calls by Call-ID; `hold` and `linger` the settings in ns."""
+    """Tells why a stream went to no call. `lives` are the calls by Call-ID; `hold` is how long media waits for SDP (ns)."""
 
     overheard: Overheard
     seen: Seen
     hold: int
-    linger: int
     lives: dict[str, list[Life]] = field(default_factory=dict)
     _strangers: dict[str, str] | None = None
 

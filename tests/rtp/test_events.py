@@ -63,7 +63,6 @@ def test_a_long_event_is_one_digit(start: int, segments: int, others: bool) -> N
     assert found[0].time == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the duration of a long event is that of its last segment")
 def test_a_long_event_lasts_as_long_as_all_its_segments() -> None:
     packets = [event(0, 1000, 7, 0xFFFF), event(1, 1000 + 0xFFFF, 7, 0xFFFF), event(2, 1000 + 2 * 0xFFFF, 7, 400)]
     assert [one.duration for one in digits(packets)] == [2 * 0xFFFF + 400]
