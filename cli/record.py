@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..sniffer.columns import Datagrams
 from ..sniffer.correlator import CallSettings
+from ..sniffer.datagrams import Datagrams
 from ..sniffer.direction import Own
 from ..sniffer.engine import Engine, Limits
 from ..sniffer.merge import Input, merge
@@ -30,13 +30,16 @@ from .tuning import tune
 
 @click.command()
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the recordings.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the recordings."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a call, and a summary at the end.")
 @with_options
 def record(captures: tuple[str, ...], out: Path, as_json: bool, config: Path | None, **options: Any) -> int:
     """Record the calls in capture files.
 
-    CAPTURE is a pcap or pcapng file, gzip or not, or - for standard input. Several are read as one, in the order of time.
+    CAPTURE is a pcap or pcapng file, gzip or not, or - for standard input. Several are read as one, in the order of
+    time.
     For each call with media OUT gets a stereo WAV (left the caller, right the callee) and an info file beside it, in a
     folder for each day. A second run over the same capture changes nothing.
     """
@@ -172,7 +175,7 @@ class _Run:
         if interrupted and self.captures.rereadable:
             left = len(self.engine.correlator.open) + len(self.engine.correlator.closed)
             click.echo(
-                f"interrupted: {self.calls} calls are recorded; {left} that were not over yet are still in the capture: "
+                f"interrupted: {self.calls} calls are recorded; {left} that were not over are still in the capture: "
                 "run the same command again to record them too",
                 err=True,
             )
@@ -193,11 +196,15 @@ class _Run:
         account.calls["failed"] += self.engine.correlator.dialogs.refused_calls
         warnings = [*self.failures, *(f"{text}: {count}" for text, count in sorted(account.notes.items()))]
         if self.engine.correlator.dialogs.refused_calls:
-            warnings.append(f"{self.engine.correlator.dialogs.refused_calls} calls did not fit into the table (limits.max_calls)")
+            warnings.append(
+                f"{self.engine.correlator.dialogs.refused_calls} calls did not fit into the table (limits.max_calls)"
+            )
         for kind, count in self.engine.correlator.dialogs.sdp_errors.items():
             warnings.append(f"session description not readable, {kind}: {count}")
         if self.engine.cut:
-            warnings.append(f"{self.engine.cut} RTP packets were captured only in part (snap length): the rest of each is silence")
+            warnings.append(
+                f"{self.engine.cut} RTP packets were captured only in part (snap length): the rest of each is silence"
+            )
         return Summary(
             packets=account.packet_totals(),
             packet_kinds=account.packet_kinds(),

@@ -152,13 +152,15 @@ def _compare_calls(report: "Report", dialogs: dict[str, Dialog]) -> tuple[list[d
 def _call_difference(calls: "list[CallReport]", dialog: Dialog) -> str | None:
     """Return why a Call-ID differs, "" where we do not know, None if it agrees."""
     if not calls:
-        return "no call here: its INVITE came in a form that was refused; see the messages not parsed"
+        return "its INVITE came in a way that Tapdeck does not read (WebSocket, TLS), or could not be parsed"
     late = any(call.joined_late for call in calls)
     if not dialog.invites:
         return None if late else ""
     answered, theirs = any(call.answered is not None for call in calls), any(200 <= one < 300 for one in dialog.finals)
+    if answered and not dialog.finals:
+        return "its 200 is not in the capture, but what follows shows that there was one"
     if answered != theirs:
-        return "Wireshark sees no answer: the call was joined in its middle" if late else ""
+        return ""
     if answered or not dialog.finals:
         return None
     codes = {call.reason[:3] for call in calls}

@@ -27,7 +27,8 @@ def _allow_many_files() -> None:
 def _keep_memory() -> None:
     """Let the allocator keep large blocks.
 
-    glibc gives each block of some MB back to the kernel when it is freed, and gets it zeroed, page by page, when the next
+    glibc gives each block of some MB back to the kernel when it is freed, and gets it zeroed, page by page, when the
+    next
     one is wanted a moment later. That was a fifth of a run's CPU. Other C libraries have no mallopt and need none.
     """
     libc = ctypes.CDLL(None)

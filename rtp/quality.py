@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from .timeline import steps
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -14,8 +16,7 @@ def jitter_ms(time: Ints, stamp: npt.NDArray[np.uint32], rate: int) -> float:
     """
     if len(time) < 2 or rate <= 0:
         return 0.0
-    step = np.diff(stamp.astype(np.int64))
-    step = (step + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+    step = steps(stamp, 32)
     difference = np.abs(np.diff(time) * 1e-6 - step * (1000.0 / rate))
     steady = difference < 1000.0  # a jump of the time stamp or a pause is no jitter
     return float(difference[steady].mean()) if steady.any() else 0.0

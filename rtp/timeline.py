@@ -1,16 +1,22 @@
 """Where each packet's sound lies on the time axis. Pure functions on columns.
 
-Theory of operation. A stream runs by its sender's clock, the RTP time stamp; it is fixed to the common axis by arrival times.
-Arrivals are late by the network's mood but never early, so a stretch of packets is anchored by its least delayed one. From
-there on the time stamp alone places the sound: jitter, bursts and reordering leave no trace. The anchor is looked at again
-only where there is silence anyway (loss, silence suppression, hold), or where time stamp and arrival part for good (a jump of
+Theory of operation. A stream runs by its sender's clock, the RTP time stamp; it is fixed to the common axis by arrival
+times.
+Arrivals are late by the network's mood but never early, so a stretch of packets is anchored by its least delayed one.
+From
+there on the time stamp alone places the sound: jitter, bursts and reordering leave no trace. The anchor is looked at
+again
+only where there is silence anyway (loss, silence suppression, hold), or where time stamp and arrival part for good (a
+jump of
 the time stamp, a sender that stood still). Nothing is resampled and nothing is invented: what is not there is a gap.
 
-For the anchor the k-th arrival is held against the k-th packet in sequence, not against the packet that arrived: a set of
+For the anchor the k-th arrival is held against the k-th packet in sequence, not against the packet that arrived: a set
+of
 packets then gives the same timeline in whatever order it came.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +26,10 @@ Ints = npt.NDArray[np.int64]
 MAX_DROPOUT = 3000
 """A forward step in sequence numbers that is still loss (RFC 3550 appendix A.1)."""
 MAX_MISORDER = 1000
-"""A backward step in sequence numbers that is still reordering. RFC 3550 takes 100; a recorder need not be that quick."""
+"""A backward step in sequence numbers that is still reordering.
+
+RFC 3550 takes 100; a recorder need not be that quick.
+"""
 
 WINDOW_S = 1.0
 """How much arrival time is looked at for the least delayed packet: a burst after a stall lies within it as a whole."""
@@ -62,7 +71,8 @@ class Sequence:
 class Timeline:
     """Where a stream's packets lie: `row` and its first sample `start` (int64 each), in the order of `start`.
 
-    Samples are counted at `rate` from the reference time given to `place`. `anchors`: how often the stream was anchored;
+    Samples are counted at `rate` from the reference time given to `place`. `anchors`: how often the stream was
+    anchored;
     `drift`: how far arrival and time stamps part at the end of each stretch, in samples, summed.
     """
 
@@ -77,20 +87,29 @@ class Timeline:
         return len(self.row) == 0
 
 
+def steps(numbers: npt.NDArray[np.unsignedinteger[Any]], bits: int) -> Ints:
+    """Return the signed differences (int64) of counters that wrap at `bits` bits."""
+    wide = numbers.astype(np.int64)
+    difference: Ints = wide[1:] - wide[:-1]
+    half, mask = 1 << bits - 1, (1 << bits) - 1
+    return ((difference + half) & mask) - half
+
+
 def sort_packets(sequence: npt.NDArray[np.uint16]) -> Sequence:
     """Order packets (given in order of arrival) by sequence number, across wraps and restarts, each once."""
     count = len(sequence)
     if count == 0:
         nothing = np.empty(0, dtype=np.int64)
         return Sequence(nothing, nothing, nothing, 0, 0, 0, 0)
-    step = np.diff(sequence.astype(np.int64))
-    step = (step + 0x8000 & 0xFFFF) - 0x8000
+    step = steps(sequence, 16)
     if (step == 1).all():  # as it mostly is
-        numbers = np.arange(count, dtype=np.int64) + int(sequence[0])
-        return Sequence(np.arange(count, dtype=np.int64), numbers, np.zeros(1, dtype=np.int64), count, count, 0, 0)
+        every = np.arange(count, dtype=np.int64)
+        return Sequence(every, every + int(sequence[0]), np.zeros(1, dtype=np.int64), count, count, 0, 0)
     number = np.concatenate(([0], np.cumsum(step))) + int(sequence[0])
     restarts = np.nonzero((step > MAX_DROPOUT) | (step < -MAX_MISORDER))[0] + 1
-    order, numbers, runs = [], [], []
+    order: list[Ints] = []
+    numbers: list[Ints] = []
+    runs: list[int] = []
     expected = reordered = total = 0
     for start, stop in zip([0, *restarts.tolist()], [*restarts.tolist(), count], strict=True):
         here = number[start:stop]
@@ -126,7 +145,8 @@ def place(
 ) -> Timeline:
     """Place the packets of one stream.
 
-    `time` (ns), `stamp` and `samples` (how many each packet holds, 0: no sound, not placed) are columns in order of arrival,
+    `time` (ns), `stamp` and `samples` (how many each packet holds, 0: no sound, not placed) are columns in order of
+    arrival,
     `packets` their order; `reference` is the time of sample 0 in ns.
     """
     sound = samples[packets.order] > 0
@@ -134,8 +154,7 @@ def place(
     if len(row) == 0:
         return Timeline(row, row, 0, 0)
     length = samples[row]
-    step = np.diff(stamp[row].astype(np.int64))
-    step = (step + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+    step = steps(stamp[row], 32)
     media = np.concatenate(([0], np.cumsum(step)))
     arrival = time[row]
     if (np.diff(arrival) < 0).any():
@@ -155,7 +174,8 @@ def place(
 
 def _samples(nanoseconds: Ints, rate: int) -> Ints:
     """Turn ns into samples, rounded, without overflow over a century."""
-    seconds, rest = np.divmod(nanoseconds, 1_000_000_000)
+    seconds: Ints = nanoseconds // 1_000_000_000
+    rest: Ints = nanoseconds % 1_000_000_000
     return seconds * rate + (rest * rate + 500_000_000) // 1_000_000_000
 
 
@@ -185,7 +205,8 @@ def _anchor(
 def _allowed(gap: int, length: int, packets: int) -> float:
     """Return how far (s) arrival and time stamp may part before a packet that `gap` samples of silence precede.
 
-    Without silence, or where packets overlap a little (the sender's own doing), only a break counts; a time stamp that goes
+    Without silence, or where packets overlap a little (the sender's own doing), only a break counts; a time stamp that
+    goes
     back is always one. `packets` is how many were looked at.
     """
     if gap > 0:
@@ -201,7 +222,8 @@ def overlay(starts: list[Ints], lengths: list[Ints], rate: int = 8000) -> tuple[
     """Lay the streams of one party, which mostly follow each other, on one channel.
 
     Takes each stream's packet starts and lengths in samples; returns how far each stream is moved back, in samples, and
-    which of its packets are heard. A stream that begins shortly before its forerunner ends is moved behind it. Where two
+    which of its packets are heard. A stream that begins shortly before its forerunner ends is moved behind it. Where
+    two
     really sound at once, the one that began later is heard, as a phone would play it.
     """
     moves = [0] * len(starts)

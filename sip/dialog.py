@@ -103,7 +103,6 @@ class Dialogs:
         self._now = 0
         self._requests: dict[str, Callable[[Call, Message, int, Party], list[Event]]] = {
             "ACK": self._on_ack,
-            "ACK": self._on_ack,
             "BYE": self._on_bye,
             "CANCEL": self._on_cancel,
             "INFO": self._on_info,
@@ -254,7 +253,11 @@ class Dialogs:
 
     def _on_ack(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
         """An ACK with a branch of its own acknowledges a 2xx (section 13.2.2.4), seen or not."""
-        if party is Party.CALLEE or not message.to.tag or message.cseq.number != call.memory.invite:
+        if party is Party.CALLEE or not message.to.tag:
+            return []
+        if message.to.tag in call.forks:
+            call.memory.acknowledged.add(message.to.tag)
+        if message.cseq.number != call.memory.invite:
             return []
         if call.state not in (State.CALLING, State.RINGING) or top_branch(message) in call.memory.branches:
             return []
@@ -262,7 +265,7 @@ class Dialogs:
         return self._move(call, Signal.ANSWER, time)
 
     def _on_bye_response(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
-        """A refused BYE ends nothing (section 15.1.1 excepts 408 and 481); an accepted one shows a BYE that was missed."""
+        """A refused BYE ends nothing (section 15.1.1 excepts 408 and 481); an accepted one shows what was missed."""
         if 200 <= message.status < 300:
             return self._move(call, Signal.BYE, time, f"BYE by {party.other.value}")
         if message.status < 300 or message.status in (408, 481) or call.answered is None:
@@ -279,11 +282,6 @@ class Dialogs:
         if call.answered_tag not in (None, tag) and tag in call.forks and not acknowledged:
             return []
         return self._move(call, Signal.BYE, time, f"BYE by {party.value}")
-
-    def _on_ack(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
-        if party is Party.CALLER and message.to.tag in call.forks:
-            call.memory.acknowledged.add(message.to.tag)
-        return []
 
     def _on_cancel(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
         """The caller's CANCEL has the branch of its INVITE (section 9.1); a proxy's ends one fork only."""

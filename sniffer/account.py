@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .columns import Fate
+from .datagrams import Fate
 
 PACKET_FATES = (
     "kept",

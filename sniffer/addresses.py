@@ -1,6 +1,7 @@
 """IP addresses as 64-bit keys, so that a column of them is one array.
 
-An IPv4 address is its own key. An IPv6 address becomes a keyed hash with the top bit set; the factors are random for each
+An IPv4 address is its own key. An IPv6 address becomes a keyed hash with the top bit set; the factors are random for
+each
 process, so that a sender cannot choose addresses whose keys collide. IPv4-mapped IPv6 addresses are kept as IPv6.
 """
 
@@ -19,9 +20,12 @@ MAX_ADDRESSES = 1 << 18
 
 def v6_keys(high: Keys, low: Keys) -> Keys:
     """Return the keys of IPv6 addresses given as two 64-bit halves."""
-    mixed = (high ^ (high >> np.uint64(29))) * _FACTORS[0] + (low ^ (low >> np.uint64(31))) * _FACTORS[1]
+    first: Keys = (high ^ (high >> np.uint64(29))) * _FACTORS[0]
+    second: Keys = (low ^ (low >> np.uint64(31))) * _FACTORS[1]
+    mixed: Keys = np.add(first, second, dtype=np.uint64)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * _FACTORS[2]
-    return (mixed ^ (mixed >> np.uint64(29))) | _TOP
+    result: Keys = (mixed ^ (mixed >> np.uint64(29))) | _TOP
+    return result
 
 
 def address_key(text: str) -> int | None:

@@ -20,7 +20,8 @@ class Source(IntEnum):
     """How we know an endpoint; higher is better."""
 
     LEARNED = 0
-    """From a stream that answers one we know (symmetric RTP, RFC 4961), or from the address the party's SIP comes from."""
+    """From a stream that answers one we know (symmetric RTP, RFC 4961), or from the address the party's SIP comes
+    from."""
     RELAY = 1
     """From SDP that was rewritten on its way: the endpoint of a relay."""
     OWN = 2

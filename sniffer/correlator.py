@@ -167,12 +167,13 @@ class Correlator:
             case _:
                 pass  # the call itself says that it rings, was answered, has ended or goes on
 
-    def stream_started(self, stream: int) -> None:
-        """A stream shows up that the table did not know."""
-        self._evaluate(stream, int(self._streams.rows["first"][stream]))
+    def stream_started(self, stream: int, time: int) -> None:
+        """A stream begins, or goes on after a silence in which its ports may have changed hands."""
+        self._evaluate(stream, time)
 
     def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> None:
-        """A ZRTP handshake (RFC 6189) is complete between two endpoints: what follows is SRTP, whatever the SDP says."""
+        """A ZRTP handshake (RFC 6189) is complete between two endpoints: what follows is SRTP, whatever the SDP
+        says."""
         keys = address_key(source[0]), address_key(destination[0])
         if keys[0] is None or keys[1] is None:
             return
@@ -228,7 +229,9 @@ class Correlator:
             return
         for stream in self._streams.touching(*endpoint):
             row = self._streams.rows[stream]
-            if int(row["first"]) <= time and int(row["last"]) >= time - self._settings.hold:  # later ones have their turn
+            if (
+                int(row["first"]) <= time and int(row["last"]) >= time - self._settings.hold
+            ):  # later ones have their turn
                 self._evaluate(stream, time)
 
     def _ends(self, stream: int) -> tuple[EndpointKey, EndpointKey]:
@@ -245,7 +248,7 @@ class Correlator:
         matches = [
             match
             for match in self._bindings.matches(source, destination)
-            if match.tracked.call.ended is None or first < match.tracked.call.ended
+            if match.tracked.call.ended is None or first < match.tracked.call.ended + self._settings.linger
         ]
         alive = [match for match in matches if match.tracked.call.ended is None] or matches
         if not alive:
@@ -290,7 +293,12 @@ class Correlator:
     def _learn(self, match: Match, source: EndpointKey, destination: EndpointKey, time: int) -> None:
         """Bind the end of a claimed stream that no SDP named: media towards it belongs to the same call."""
         known, endpoint = (match.to, source) if match.from_ is None else (match.from_, destination)
-        if known is None or known.source is Source.LEARNED or (match.to and match.from_) or self._bindings.bound(endpoint):
+        if (
+            known is None
+            or known.source is Source.LEARNED
+            or (match.to and match.from_)
+            or self._bindings.bound(endpoint)
+        ):
             return
         party = Party.CALLEE if known.party is Party.CALLER else Party.CALLER
         self._bind(endpoint, Binding(match.tracked, party, "", time, "", Source.LEARNED, None), time)
@@ -318,7 +326,9 @@ class Correlator:
         if call.answered is None:
             last = max(call.last_seen, media or 0)
         if now - last > patience * SECOND:
-            reason = "media silence" if media is not None else "no answer seen" if call.answered is None else "no BYE seen"
+            reason = (
+                "media silence" if media is not None else "no answer seen" if call.answered is None else "no BYE seen"
+            )
             self.happened(self.dialogs.end(call, last, reason))
 
     def last_media(self, tracked: Tracked) -> int | None:
@@ -371,7 +381,8 @@ class Correlator:
 def _shares(best: Match, other: Match) -> bool:
     """Tell whether two calls are legs that name the same media: a B2BUA that lets media pass it by.
 
-    The legs are related, and their SDP for one endpoint comes from different hosts. One host that announces one endpoint
+    The legs are related, and their SDP for one endpoint comes from different hosts. One host that announces one
+    endpoint
     for two calls is using it again, or is a load generator.
     """
     if other.score != best.score or not best.consistent:

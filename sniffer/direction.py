@@ -48,4 +48,6 @@ def direction(own: Own, caller: str, callee: str, caller_address: str = "", call
     from_us, to_us = own.number(caller), own.number(callee)
     if not (from_us or to_us):
         from_us, to_us = own.address(caller_address), own.address(callee_address)
-    return {(True, True): "internal", (True, False): "out", (False, True): "in", (False, False): "unknown"}[from_us, to_us]
+    return {(True, True): "internal", (True, False): "out", (False, True): "in", (False, False): "unknown"}[
+        from_us, to_us
+    ]

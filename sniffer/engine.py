@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from .account import Account
 from .addresses import AddressBook
-from .columns import Columns, Datagrams, Fate, RtpColumns, SlowPacket
+from .columns import Columns
 from .correlator import FOREVER, SECOND, CallSettings, Correlator, Tracked
+from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket
 from .records import Ints
 from .rows import Parking, RowStore, rows_of
 from .selection import EndedCall, Track, select
@@ -33,7 +34,8 @@ class Limits:
 class Engine:
     """Feed it blocks of datagrams in the order of time; it gives back the calls that are over.
 
-    `stash` keeps bytes that lie nowhere in the input in one piece, `parking` index rows that do not fit into memory; both
+    `stash` keeps bytes that lie nowhere in the input in one piece, `parking` index rows that do not fit into memory;
+    both
     are the caller's, because they do I/O. `layers` takes frames apart; a subclass may look on.
     """
 
@@ -55,6 +57,7 @@ class Engine:
     _signalling: Signalling = field(init=False)
     _now: int = field(init=False, default=0)
     _slice: tuple[Ints, npt.NDArray[np.int32]] = field(init=False)
+    _resumed: dict[int, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.columns = self.layers(sip_ports=self.sip_ports, book=self.book)
@@ -73,13 +76,17 @@ class Engine:
         block = self._joiner.expand(block)
         for piece in _slices(block):
             self._step(piece)
+        if block.last > self._now:
+            self._now = block.last
+            self.correlator.advance(block.last)
         if self._rows.full:
             yield from self._harvest()
 
     def finish(self) -> Iterator[EndedCall]:
         """The input is over: yield all calls that are left, and close the books."""
         self._joiner.finish()
-        self._signalling.finish()
+        for heard in self._signalling.finish(self._now):
+            self._hear(heard)
         self.correlator.finish(self._now)
         yield from self._harvest()
         self.account.packet("not_a_call", "RTP of no call", self._rows.finish())
@@ -91,26 +98,45 @@ class Engine:
         if self.listener is not None:
             self.listener.streamed(block.rtp, found)
         self._slice = block.rtp.time, found.numbers
-        starts = self.streams.rows["first"][found.new].tolist() if found.new else []
-        waiting = list(zip(starts, found.new, strict=True))
-        waiting.reverse()  # new streams are numbered in order of appearance: the earliest is now the last
+        waiting = self._begun(block, found)
+        waiting.sort(reverse=True)  # the earliest is the last
         for packet in block.slow:
             while waiting and waiting[-1][0] <= packet.time:
-                self.correlator.stream_started(waiting.pop()[1])
+                self._start(waiting.pop())
             self._slow(packet)
         while waiting:
-            self.correlator.stream_started(waiting.pop()[1])
+            self._start(waiting.pop())
         self.streams.note(block.rtp, found.numbers)
         self._store(block, found.numbers)
         self._now = block.last
         self.correlator.advance(block.last)
+
+    def _begun(self, block: Datagrams, found: Lookup) -> list[tuple[int, int]]:
+        """Return (time, stream) of the streams that begin in this slice, or resume after longer than media is held."""
+        rows, numbers = self.streams.rows, found.numbers
+        begun = list(zip(rows["first"][found.new].tolist(), found.new, strict=True)) if found.new else []
+        known = numbers >= 0
+        self._resumed = {}
+        resumed = known & (block.rtp.time - rows["last"][numbers] > self.settings.hold)
+        if resumed.any():
+            streams, first = np.unique(numbers[resumed], return_index=True)
+            times = block.rtp.time[resumed][first]
+            self._resumed = dict(zip(streams.tolist(), rows["last"][streams].tolist(), strict=True))
+            rows["last"][streams] = times
+            begun += zip(times.tolist(), streams.tolist(), strict=True)
+        return begun
+
+    def _start(self, begun: tuple[int, int]) -> None:
+        self.correlator.stream_started(begun[1], begun[0])
 
     def _last_before(self, stream: int, time: int) -> int:
         """Return when a stream's last packet before `time` came, in ns."""
         times, numbers = self._slice
         mine = times[numbers == stream]
         earlier = int(np.searchsorted(mine, time))
-        return int(mine[earlier - 1]) if earlier else int(self.streams.rows["last"][stream])
+        if earlier:
+            return int(mine[earlier - 1])
+        return self._resumed.get(stream, int(self.streams.rows["last"][stream]))
 
     def _store(self, block: Datagrams, numbers: np.ndarray) -> None:
         rtp = block.rtp
@@ -129,10 +155,13 @@ class Engine:
                 self.correlator.secured(source, (packet.destination, packet.destination_port), packet.time)
             return
         for heard in self._signalling.messages(packet):
-            if self.listener is not None:
-                self.listener.heard(heard)
-            events = self.correlator.dialogs.handle(heard.message, heard.time, heard.source, heard.destination)
-            self.correlator.happened(events)
+            self._hear(heard)
+
+    def _hear(self, heard: Heard) -> None:
+        if self.listener is not None:
+            self.listener.heard(heard)
+        events = self.correlator.dialogs.handle(heard.message, heard.time, heard.source, heard.destination)
+        self.correlator.happened(events)
 
     def _harvest(self) -> Iterator[EndedCall]:
         """Give out the closed calls, and forget what nobody can want any more."""

@@ -8,7 +8,7 @@ from ..sip.headers import parse_address
 from ..sip.message import Message
 from ..sip.parties import number_of
 from ..sip.sdp import Media, SdpError, SessionDescription, session_description
-from .columns import RtpColumns
+from .datagrams import RtpColumns
 from .engine import Listener
 from .signalling import Heard
 from .streams import Lookup
@@ -245,7 +245,7 @@ class Life:
 
 @dataclass(slots=True)
 class Why:
-    """Tells why a stream went to no call. `lives` are the calls by Call-ID; `hold` is how long media waits for SDP (ns)."""
+    """Why a stream went to no call. `lives` are the calls by Call-ID, `hold` how long media waits for SDP (ns)."""
 
     overheard: Overheard
     seen: Seen

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .columns import Datagrams, join
+from .datagrams import Datagrams, join
 
 
 @dataclass(slots=True)
@@ -63,7 +63,9 @@ class _Head:
         block = self.block
         early = block.rtp.time <= horizon
         slow = [packet for packet in block.slow if packet.time <= horizon]
-        piece = Datagrams(block.rtp.take(early), slow, block.fates, block.first, min(block.last, horizon), block.frames, block.cut)
+        piece = Datagrams(
+            block.rtp.take(early), slow, block.fates, block.first, min(block.last, horizon), block.frames, block.cut
+        )
         later = [packet for packet in block.slow if packet.time > horizon]
         nothing = np.zeros_like(block.fates)
         self.block = Datagrams(block.rtp.take(~early), later, nothing, min(horizon + 1, block.last), block.last, 0)
@@ -77,4 +79,6 @@ def _combine(pieces: list[Datagrams]) -> Datagrams:
     slow = sorted((packet for piece in pieces for packet in piece.slow), key=lambda packet: packet.time)
     fates = np.sum([piece.fates for piece in pieces], axis=0)
     first, last = min(piece.first for piece in pieces), max(piece.last for piece in pieces)
-    return Datagrams(rtp, slow, fates, first, last, sum(piece.frames for piece in pieces), sum(piece.cut for piece in pieces))
+    return Datagrams(
+        rtp, slow, fates, first, last, sum(piece.frames for piece in pieces), sum(piece.cut for piece in pieces)
+    )

@@ -138,6 +138,9 @@ def _joined(entry: _Pieces) -> bytes | None:
 
 Connection = tuple[str, int, str, int]
 MAX_AHEAD = 1 << 18
+"""Bytes that may wait behind a hole of one direction."""
+MAX_WAITING = 1 << 25
+"""Bytes that may wait behind holes in all."""
 _FAR = 1 << 24
 
 
@@ -146,7 +149,6 @@ class _Direction:
     expected: int | None = None
     ahead: dict[int, bytes] = field(default_factory=dict)
     ahead_size: int = 0
-    last_seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,37 +162,57 @@ class Stretch:
 class TcpStreams:
     """Puts the segments of TCP connections in order (RFC 9293 section 3.4), one direction at a time.
 
-    Retransmissions and mirrored copies are dropped. When `MAX_AHEAD` bytes wait behind a hole, the hole is given up and
-    the stream goes on behind it with `gap` set. `lost` counts such holes.
+    Retransmissions and mirrored copies are dropped. A hole is given up when its receiver acknowledges bytes behind it
+    (the
+    mirror missed them, nobody will send them again), or when too much waits; the stream then goes on with `gap` set.
+    `lost` counts such holes.
     """
 
     def __init__(self, *, limit: int = 8192) -> None:
         self.lost = 0
         self._limit = limit
+        self._waiting = 0
         self._table: OrderedDict[Connection, _Direction] = OrderedDict()
 
-    def add(self, connection: Connection, segment: bytes, time: int) -> list[Stretch]:
-        """Take one segment, from the TCP header on; return what is in order now."""
-        sequence, _, header, flags = struct.unpack_from(">IIBB", segment, 4)
+    def add(self, connection: Connection, segment: bytes, time: int) -> list[tuple[Connection, Stretch]]:
+        """Take one segment, from the TCP header on; return what is in order now, perhaps of the other direction too."""
+        sequence, acknowledged, header, flags = struct.unpack_from(">IIBB", segment, 4)
         data = segment[(header >> 4) * 4 :]
+        other = (connection[2], connection[3], connection[0], connection[1])
+        found = [(other, stretch) for stretch in self._acknowledge(other, acknowledged)] if flags & 0x10 else []
+        return found + [(connection, stretch) for stretch in self._take(connection, sequence, flags, data)]
+
+    def _acknowledge(self, connection: Connection, number: int) -> list[Stretch]:
+        state = self._table.get(connection)
+        if state is None or not state.ahead or state.expected is None:
+            return []
+        first = min(state.ahead, key=lambda one: _distance(state.expected or 0, one))
+        return self._skip_hole(state) if _distance(first, number) > 0 else []
+
+    def _take(self, connection: Connection, sequence: int, flags: int, data: bytes) -> list[Stretch]:
         state = self._table.get(connection)
         if state is None or flags & 0x02:  # SYN: a new connection, perhaps on the ports of an old one
             state = self._start(connection)
-        state.last_seen = time
         self._table.move_to_end(connection)
         if flags & 0x02:
             state.expected = (sequence + 1) & 0xFFFFFFFF
             return []
         if flags & 0x04:
-            del self._table[connection]
+            self._forget(connection)
             return []
         return self._place(state, sequence, data) if data else []
 
     def _start(self, connection: Connection) -> _Direction:
+        self._forget(connection)
         if len(self._table) >= self._limit:
-            self._table.popitem(last=False)
+            self._forget(next(iter(self._table)))
         state = self._table[connection] = _Direction()
         return state
+
+    def _forget(self, connection: Connection) -> None:
+        state = self._table.pop(connection, None)
+        if state is not None:
+            self._waiting -= state.ahead_size
 
     def _place(self, state: _Direction, sequence: int, data: bytes) -> list[Stretch]:
         gap = state.expected is None
@@ -198,13 +220,16 @@ class TcpStreams:
             state.expected = sequence
         ahead = _distance(state.expected, sequence)
         if abs(ahead) > _FAR:  # not this stream's future or past: its ports were used again
+            self._waiting -= state.ahead_size
             state.expected, state.ahead, state.ahead_size, gap, ahead = sequence, {}, 0, True, 0
         if ahead > 0:
             known = len(state.ahead.get(sequence, b""))
             if len(data) > known:
                 state.ahead[sequence] = data
                 state.ahead_size += len(data) - known
-            return self._skip_hole(state) if state.ahead_size > MAX_AHEAD or len(state.ahead) > 512 else []
+                self._waiting += len(data) - known
+            too_much = state.ahead_size > MAX_AHEAD or len(state.ahead) > 512 or self._waiting > MAX_WAITING
+            return self._skip_hole(state) if too_much else []
         fresh = data[-ahead:] if -ahead < len(data) else b""
         if not fresh:
             return []
@@ -221,6 +246,7 @@ class TcpStreams:
                 break
             data = state.ahead.pop(sequence)
             state.ahead_size -= len(data)
+            self._waiting -= len(data)
             fresh = data[-ahead:] if ahead else data
             if fresh and -ahead < len(data):
                 state.expected = (state.expected + len(fresh)) & 0xFFFFFFFF
@@ -233,15 +259,12 @@ class TcpStreams:
         first, *rest = self._follow(state)
         return [Stretch(first.data, True), *rest]
 
-    def finish(self) -> list[tuple[Connection, list[Stretch]]]:
+    def finish(self) -> list[tuple[Connection, Stretch]]:
         """Give out what still waits behind holes, at the end of the input."""
         out = []
         for connection, state in self._table.items():
-            stretches: list[Stretch] = []
             while state.ahead:
-                stretches += self._skip_hole(state)
-            if stretches:
-                out.append((connection, stretches))
+                out += [(connection, stretch) for stretch in self._skip_hole(state)]
         return out
 
 

@@ -17,7 +17,8 @@ PADDING = 256
 """Zero bytes behind a block's last byte, so that fixed-size header gathers never read past its end."""
 
 MAX_RECORD = 1 << 25
-"""The longest record believed, in bytes: a longer one means that the capture is damaged here. pcapng keeps TLS secrets and
+"""The longest record believed, in bytes: a longer one means that the capture is damaged here. pcapng keeps TLS secrets
+and
 names in blocks too."""
 
 
@@ -25,8 +26,10 @@ names in blocks too."""
 class Records:
     """The frames of one block, one row a frame, in file order.
 
-    `data` is the block with `PADDING` zero bytes behind it; `offset` and `length` (int64, bytes) say where each frame lies in
-    it and how much of it was captured, `wire` (int64) how long it was; `time` is in ns since the epoch (int64); `link` is
+    `data` is the block with `PADDING` zero bytes behind it; `offset` and `length` (int64, bytes) say where each frame
+    lies in
+    it and how much of it was captured, `wire` (int64) how long it was; `time` is in ns since the epoch (int64); `link`
+    is
     the link type (LINKTYPE_* number, uint16) of each frame; `position` is where `data[0]` lies in the source.
     `data` is only valid until the source is asked for its next block.
     """
@@ -44,7 +47,10 @@ class Records:
 
 
 def gather(data: Bytes, offset: Ints, layout: np.dtype[np.void]) -> npt.NDArray[np.void]:
-    """Return one row of `layout` read at each offset. Gathering opaque bytes is five times as fast as gathering fields."""
+    """Return one row of `layout` read at each offset.
+
+    Gathering opaque bytes is five times as fast as gathering fields.
+    """
     size = layout.itemsize
     windows = np.ndarray((len(data) - size + 1,), dtype=f"V{size}", buffer=data, strides=(1,))
     return windows[offset].view(layout)
@@ -52,7 +58,8 @@ def gather(data: Bytes, offset: Ints, layout: np.dtype[np.void]) -> npt.NDArray[
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """How records follow each other: a record is `base` + the uint32 at `field` bytes long; `head` bytes hold its header."""
+    """How records follow each other: a record is `base` + the uint32 at `field` bytes long; `head` bytes hold its
+    header."""
 
     head: int
     field: int
@@ -61,12 +68,14 @@ class Walk:
 
     @property
     def code(self) -> str:
+        """NumPy's name for the length field."""
         return "<u4" if self.little else ">u4"
 
     def find(self, data: Bytes, start: int, end: int) -> tuple[Ints, int, bool]:
-        """Return the offsets of the whole records in data[start:end], where the walk stopped, and whether at a bad length."""
+        """Return the offsets of the whole records in data[start:end], where the walk stopped, and whether at a bad
+        length."""
         unpack = struct.Struct("<I" if self.little else ">I").unpack_from
-        view = memoryview(data)
+        view = data.data
         field, base, last_start = self.field, self.base, end - self.head
         runs: list[Ints] = []
         singles: list[int] = []

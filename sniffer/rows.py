@@ -1,16 +1,18 @@
 """The index of media packets that may still be wanted: where each payload lies, by stream, in bounded memory.
 
-Rows are collected as they come; when `SEGMENT_ROWS` are there, they are sorted by stream once and become a segment, so that
+Rows are collected as they come; when `SEGMENT_ROWS` are there, they are sorted by stream once and become a segment, so
+that
 a stream's rows are a few slices. Segments beyond the memory limit are parked in a `Parking` the caller hands in.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .columns import RtpColumns
+from .datagrams import RtpColumns
 from .records import Ints
 
 ROW = np.dtype(
@@ -26,7 +28,8 @@ ROW = np.dtype(
         ("spare", "u2"),
     ]
 )
-"""One row a media packet, 32 bytes: arrival (ns), payload position in the input, RTP time stamp, stream number, sequence
+"""One row a media packet, 32 bytes: arrival (ns), payload position in the input, RTP time stamp, stream number,
+sequence
 number, payload bytes, marker bit and payload type, captured frames."""
 
 _OPAQUE = f"V{ROW.itemsize}"  # NumPy moves opaque bytes several times as fast as fields
@@ -60,7 +63,7 @@ class _Segment:
 
     def __post_init__(self) -> None:
         starts = self.starts.tolist()
-        self.places = dict(zip(self.streams.tolist(), zip(starts[:-1], starts[1:], strict=True), strict=True))
+        self.places = dict(zip(self.streams.tolist(), pairwise(starts), strict=True))
 
     def slice(self, start: int, stop: int, parking: Parking | None) -> Rows:
         if self.rows is not None:
@@ -176,7 +179,10 @@ class RowStore:
             if lengths[wanted].sum() * 4 > len(segment.taken):
                 return segment
             rows = np.concatenate(
-                [segment.slice(int(a), int(a + n), self._parking) for a, n in zip(segment.starts[:-1][wanted], lengths[wanted], strict=True)]
+                [
+                    segment.slice(int(a), int(a + n), self._parking)
+                    for a, n in zip(segment.starts[:-1][wanted], lengths[wanted], strict=True)
+                ]
             )
             if self._parking is not None:
                 self._parking.drop(segment.ticket)

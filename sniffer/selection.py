@@ -1,6 +1,7 @@
 """Which of a call's streams are its sound: one of each party at any time. Pure.
 
-A relay shows the same packets twice; the ones closest to their sender are recorded, the copies counted. Of a forked call
+A relay shows the same packets twice; the ones closest to their sender are recorded, the copies counted. Of a forked
+call
 the fork that answered is heard; before the answer, the first one with media.
 """
 
@@ -31,7 +32,8 @@ class Use(Enum):
 
 @dataclass(slots=True)
 class Track:
-    """One stream's part in a call. `fresh` marks the rows no other call took before; `clear_until` is when SRTP took over
+    """One stream's part in a call. `fresh` marks the rows no other call took before; `clear_until` is when SRTP took
+    over
     (ns, None: never); `formats` is what payload types mean, each map with the time it holds from (ns).
     """
 
@@ -107,7 +109,8 @@ def _is_copy(original: Track, track: Track) -> bool:
 def _use_the_empty_channel(tracks: list[Track], others: list[Track], other: Party) -> None:
     """Give the second of two streams that sound at once to the party that has none, rather than lose it.
 
-    SDP says of both that they go to the same party; it is wrong about that where a recording server is told of both sides
+    SDP says of both that they go to the same party; it is wrong about that where a recording server is told of both
+    sides
     by one, or where addresses are announced that are not the phones' own.
     """
     if others or len(tracks) < 2:

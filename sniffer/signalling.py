@@ -9,7 +9,8 @@ import numpy as np
 from ..sip.message import Framer, Message, SipError, looks_like_sip, parse
 from .account import Account
 from .addresses import address_key
-from .columns import Columns, Datagrams, Fate, RtpColumns, SlowPacket, join, tcp_flow_keys
+from .columns import Columns
+from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket, join, tcp_flow_keys
 from .reassembly import Connection, Fragments, Stretch, TcpStreams, Whole
 from .records import PADDING, Records
 
@@ -81,7 +82,9 @@ class Joiner:
 
     def finish(self) -> None:
         """Count the fragments whose datagram never became whole."""
-        self._account.packet("malformed", "fragments without the rest", self._fragments.dropped + self._fragments.waiting)
+        self._account.packet(
+            "malformed", "fragments without the rest", self._fragments.dropped + self._fragments.waiting
+        )
 
 
 class Signalling:
@@ -116,12 +119,8 @@ class Signalling:
             self._account.packet("malformed", f"SIP: {error.kind}")
             return
         self._account.packet("signalling", "SIP")
-        yield self._heard(message, packet, "UDP")
-
-    @staticmethod
-    def _heard(message: Message, packet: SlowPacket, transport: str) -> Heard:
-        source = (packet.source, packet.source_port)
-        return Heard(message, packet.time, source, (packet.destination, packet.destination_port), transport)
+        source, destination = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        yield Heard(message, packet.time, source, destination, "UDP")
 
     def _segment(self, packet: SlowPacket) -> Iterator[Heard]:
         connection = (packet.source, packet.source_port, packet.destination, packet.destination_port)
@@ -131,15 +130,19 @@ class Signalling:
             return
         known = connection in self._framers
         stretches = self._streams.add(connection, packet.payload, packet.time)
-        if not known and not any(looks_like_sip(stretch.data) for stretch in stretches):
+        if not known and not any(looks_like_sip(stretch.data) for _, stretch in stretches):
             on_port = not self._sip_ports.isdisjoint((packet.source_port, packet.destination_port))
             self._account.packet(*(("signalling", "SIP over TCP") if on_port else ("not_a_call", "other TCP")))
             return
         self._account.packet("signalling", "SIP over TCP")
-        for message in self._frame(connection, stretches):
-            yield self._heard(message, packet, "TCP")
+        yield from self._over_tcp(stretches, packet.time)
 
-    def _frame(self, connection: Connection, stretches: list[Stretch]) -> Iterator[Message]:
+    def _over_tcp(self, stretches: list[tuple[Connection, Stretch]], time: int) -> Iterator[Heard]:
+        for connection, stretch in stretches:
+            for message in self._frame(connection, stretch):
+                yield Heard(message, time, connection[:2], connection[2:], "TCP")
+
+    def _frame(self, connection: Connection, stretch: Stretch) -> Iterator[Message]:
         framer = self._framers.get(connection)
         if framer is None:
             if len(self._framers) >= MAX_FRAMERS:
@@ -147,14 +150,13 @@ class Signalling:
             framer = self._framers[connection] = Framer()
             self._remember(connection)
         self._framers.move_to_end(connection)
-        for stretch in stretches:
-            if stretch.gap:
-                framer.reset()
-            for found in framer.feed(stretch.data):
-                if isinstance(found, SipError):
-                    self._account.notes[f"SIP over TCP: {found.kind}"] += 1
-                else:
-                    yield found
+        if stretch.gap:
+            framer.reset()
+        for found in framer.feed(stretch.data):
+            if isinstance(found, SipError):
+                self._account.notes[f"SIP over TCP: {found.kind}"] += 1
+            else:
+                yield found
 
     def _remember(self, connection: Connection) -> None:
         """Tell the columns that this connection carries SIP, whatever its ports."""
@@ -169,7 +171,8 @@ class Signalling:
         self._sip_connections[int(flow[0])] = None
         self._columns.tcp_flows = np.array(list(self._sip_connections), dtype=np.uint64)
 
-    def finish(self) -> None:
-        """Note the holes that were left in TCP streams."""
+    def finish(self, now: int) -> Iterator[Heard]:
+        """Yield the messages that waited behind holes in TCP streams, and note the holes."""
+        yield from self._over_tcp(self._streams.finish(), now)
         if self._streams.lost:
             self._account.notes["holes in SIP over TCP"] += self._streams.lost

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .columns import RtpColumns
+from .datagrams import RtpColumns
 from .records import Ints
 
 Keys = npt.NDArray[np.uint64]
@@ -31,7 +31,8 @@ STREAM = np.dtype(
         ("live", "?"),
     ]
 )
-"""One row a stream: address keys, ports (source << 16 | destination), SSRC, first and last packet (ns), packets seen, the
+"""One row a stream: address keys, ports (source << 16 | destination), SSRC, first and last packet (ns), packets seen,
+the
 first packet's marker and payload type, and whether the number is in use."""
 
 
@@ -143,7 +144,7 @@ class StreamTable:
         key = np.uint64(address)
         from_it = (rows["source"] == key) & (rows["ports"] >> np.uint32(16) == port)
         to_it = (rows["destination"] == key) & (rows["ports"] & np.uint32(0xFFFF) == port)
-        return np.nonzero((from_it | to_it) & rows["live"])[0].tolist()  # type: ignore[no-any-return]
+        return np.nonzero((from_it | to_it) & rows["live"])[0].tolist()
 
     def forget(self, numbers: Ints) -> None:
         """Free streams: none of their rows may be kept any more."""
@@ -167,4 +168,5 @@ def _hashes(rtp: RtpColumns) -> Keys:
     mixed ^= mixed >> np.uint64(32)
     mixed *= _SEEDS[3]
     mixed ^= mixed >> np.uint64(29)
-    return mixed | np.uint64(1)
+    result: Keys = mixed | np.uint64(1)
+    return result

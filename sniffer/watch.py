@@ -13,7 +13,9 @@ import numpy.typing as npt
 from ..rtp.timeline import MAX_DROPOUT, MAX_MISORDER
 from ..sip.sdp import STATIC_FORMATS
 from .addresses import AddressBook
-from .columns import _UDP, Columns, Datagrams, RtpColumns, _Block, _Part
+from .columns import Columns, _Block
+from .datagrams import Datagrams, RtpColumns
+from .peeling import Part
 from .records import Ints, Records, gather
 from .streams import Lookup
 
@@ -25,6 +27,7 @@ RECENT = 1024
 """How many sequence numbers back a packet is known for a repeated one."""
 CLOSE = 100
 """A step in sequence numbers up to this is what RTP does; random numbers hardly ever make one."""
+_PORTS = np.dtype([("source", ">u2"), ("destination", ">u2")])
 OTHER_SIGNALLING = {5061: "SIP over TLS", 1720: "H.323", 2000: "SCCP (Skinny)"}
 """TCP ports of signalling that Tapdeck cannot read."""
 
@@ -235,9 +238,9 @@ class _WatchedBlock(_Block):
         super().__init__(records, book, sip_ports, tcp_flows)
         self.seen = seen
 
-    def tcp(self, part: _Part) -> None:
+    def tcp(self, part: Part) -> None:
         whole = part.pick(part.end - part.at >= 20)
-        ports = gather(self.data, whole.at, _UDP)
+        ports = gather(self.data, whole.at, _PORTS)
         for port, kind in OTHER_SIGNALLING.items():
             talk = (ports["source"] == port) | (ports["destination"] == port)
             for row in np.nonzero(talk)[0].tolist() if talk.any() else ():

@@ -102,8 +102,9 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
     lines: Pairs = [
         (
             f"{name}-Packets",
-            f"received={figures.received} expected={figures.expected} lost={figures.lost} duplicate={figures.duplicate} "
-            f"reordered={figures.reordered} loss={figures.loss_percent:.2f}% jitter={figures.jitter_ms:.2f}ms",
+            f"received={figures.received} expected={figures.expected} lost={figures.lost} "
+            f"duplicate={figures.duplicate} reordered={figures.reordered} "
+            f"loss={figures.loss_percent:.2f}% jitter={figures.jitter_ms:.2f}ms",
         )
     ]
     media = [_path(track, book) for track in plan.ended.tracks if track.sender is party and track.use is Use.SOUND]
@@ -132,7 +133,9 @@ def _listed(key: str, entries: list[str]) -> Pairs:
 
 
 def _press_text(press: Press, plan: Plan, zone: Zone) -> str:
-    return f"{press.digit} by {press.party.value} at {zone.iso(press.time)} ({_offset(press.time, plan)}) by {press.means}"
+    return (
+        f"{press.digit} by {press.party.value} at {zone.iso(press.time)} ({_offset(press.time, plan)}) by {press.means}"
+    )
 
 
 def _offset(time: int, plan: Plan) -> str:
@@ -146,7 +149,10 @@ def _holds(plan: Plan, zone: Zone) -> Iterator[str]:
 
 
 def side_notes(plan: Plan, kept: str) -> Iterator[str]:
-    """Yield what a reader must know of a recording, in words. `kept` names the file of kept packets, if there is one."""
+    """Yield what a reader must know of a recording, in words.
+
+    `kept` names the file of kept packets, if there is one.
+    """
     for party, side in plan.sides.items():
         yield from _notes_of(party, side, kept)
     if len(plan.laws) > 1:
@@ -163,7 +169,8 @@ def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:
         yield f"Codec {name} not decoded yet: {party.value}'s packets are kept in {kept}"
     few = [number for number in side.unknown if f"payload type {number}" not in side.foreign]
     for number in few:
-        yield f"{side.unknown[number]} packets of payload type {number} from {party.value}, which no SDP explains, left out"
+        count = side.unknown[number]
+        yield f"{count} packets of payload type {number} from {party.value}, which no SDP explains, left out"
     if side.sealed:
         yield f"Encrypted: {side.sealed} packets of {party.value} are SRTP keyed by ZRTP; they are silence in the WAV"
     if side.hidden:

@@ -1,6 +1,7 @@
 """What a recording will be, decided from a call's packet rows alone, before any payload is touched. Pure.
 
-A channel is a party's sound tracks laid one behind the other on the call's time axis. The axis begins with the first sound
+A channel is a party's sound tracks laid one behind the other on the call's time axis. The axis begins with the first
+sound
 or other media packet of either party.
 """
 
@@ -50,7 +51,8 @@ _STEADY = np.isin(np.arange(Kind.SEALED + 1), (Kind.A, Kind.MU, Kind.FOREIGN))  
 
 @dataclass(slots=True)
 class Channel:
-    """One party's sound: first `sample`, payload `position`, `size` in bytes (= samples) and `law` of each packet placed."""
+    """One party's sound: first `sample`, payload `position`, `size` in bytes (= samples) and `law` of each packet
+    placed."""
 
     sample: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     position: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
@@ -99,7 +101,10 @@ class Side:
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be written for a call. `reference` is the time of sample 0 in ns; `frames` the samples of each channel."""
+    """What is to be written for a call.
+
+    `reference` is the time of sample 0 in ns; `frames` the samples of each channel.
+    """
 
     ended: EndedCall
     sides: dict[Party, Side]
@@ -168,9 +173,7 @@ def _count_aside(track: Track, account: Account) -> None:
 
 def _side(tracks: list[Track], reference: int, account: Account) -> Side:
     side = Side()
-    parts: list[Channel] = []
-    for track in tracks:
-        parts.append(_lay_track(track, side, reference, account))
+    parts = [_lay_track(track, side, reference, account) for track in tracks]
     moves, heard = overlay([part.sample for part in parts], [part.size for part in parts], RATE)
     for part, move, mask in zip(parts, moves, heard, strict=True):
         side.hidden += int(np.count_nonzero(~mask))

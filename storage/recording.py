@@ -32,7 +32,8 @@ MAX_PRESSES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What became of a call: `outcome` as in `sniffer.account.CALL_FATES`; `files` relative to the root, none if none."""
+    """What became of a call: `outcome` as in `sniffer.account.CALL_FATES`; `files` relative to the root, none if
+    none."""
 
     plan: Plan
     id: str
@@ -134,7 +135,9 @@ class Archive:
     def _left_out(self, planned: Plan) -> Recording:
         call = planned.ended.call
         notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else ()
-        return Recording(planned, identity(call), planned.outcome, self._direction(call), codec_text(planned), (), notes)
+        return Recording(
+            planned, identity(call), planned.outcome, self._direction(call), codec_text(planned), (), notes
+        )
 
     def _record(
         self, planned: Plan, sound: Iterator[np.ndarray], batch: AtomicBatch
@@ -193,7 +196,7 @@ class Archive:
         how = encoding(planned)
         file.write(header(how, 2, RATE, planned.frames))
         for part in sound:
-            file.write(memoryview(part))
+            file.write(part.data)
         file.write(padding(how, 2, planned.frames))
 
     def _pairs(self, result: Recording) -> info.Pairs:
@@ -221,5 +224,3 @@ class Archive:
                 found += [Press(digit.time, party, digit.digit, "RFC 4733") for digit in digits(packets)]
         found.sort(key=lambda press: press.time)
         return found[:MAX_PRESSES]
-
-

@@ -1,6 +1,7 @@
 """From a plan to the bytes of a WAV, many calls at once and long calls in pieces, so that memory stays flat.
 
-Payloads are copied from the input in the order in which they lie there, into the channels of all calls of a batch. Then the
+Payloads are copied from the input in the order in which they lie there, into the channels of all calls of a batch. Then
+the
 channels are interleaved: left the caller, right the callee.
 """
 
@@ -98,7 +99,8 @@ def _inside(channel: Channel, piece: Piece, base: int) -> tuple[Ints, Ints, Ints
     begin, end = channel.sample, channel.sample + channel.size
     rows = (end > piece.start) & (begin < piece.stop)
     begin, end, position = begin[rows], end[rows], channel.position[rows]
-    first, last = np.maximum(begin, piece.start), np.minimum(end, piece.stop)
+    first: Ints = np.maximum(begin, piece.start)
+    last: Ints = np.minimum(end, piece.stop)
     return position + (first - begin), last - first, first - piece.start + base
 
 

@@ -1,6 +1,7 @@
 """Read capture files: pcap and pcapng, plain, gzip or from a pipe, block by block.
 
-Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng. A capture cut in the middle of a record is read up to there
+Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng. A capture cut in the middle of a record is read up to
+there
 and says so in `damage`.
 """
 
@@ -51,7 +52,8 @@ class CaptureFile:
     """One capture as a stream of `Records`.
 
     `name` is what people call it; `stream` gives its (decompressed) bytes; `copy`, if given, is written with every byte
-    read, so that payloads can be fetched from it later; `base` is the position of its first byte (see `payloads`), `window` the size of a block; `damage` says where and how the capture breaks off, or is empty.
+    read, so that payloads can be fetched from it later; `base` is the position of its first byte (see `payloads`),
+    `window` the size of a block; `damage` says where and how the capture breaks off, or is empty.
     """
 
     name: str
@@ -99,7 +101,9 @@ class CaptureFile:
                 data = self.stream.read(room - self._filled)
             except (EOFError, zlib.error, OSError, ValueError) as error:
                 self._ended = True
-                self.damage = f"{self.name}: cannot be read further after {self._position + self._filled:,} bytes: {error}"
+                self.damage = (
+                    f"{self.name}: cannot be read further after {self._position + self._filled:,} bytes: {error}"
+                )
                 break
             if not data:
                 self._ended = True
@@ -134,7 +138,9 @@ class CaptureFile:
         if self._filled < 24:
             self._cut(self._filled, "cut short in the file header")
             return
-        link = struct.unpack_from("<I" if little else ">I", head, 20)[0] & 0xFFFF  # above it: reserved, and the FCS length
+        link = (
+            struct.unpack_from("<I" if little else ">I", head, 20)[0] & 0xFFFF
+        )  # above it: reserved, and the FCS length
         walk = Walk(head=header, field=8, base=header, little=little)
         start, unit = 24, 1 if nanoseconds else 1000
         while True:
@@ -267,7 +273,9 @@ class CaptureFile:
             index, _, high, low, captured, wire = struct.unpack_from(order + "HHIIII", block, 8)
             interface = interfaces[min(index, len(interfaces) - 1)]
             stamp = np.array([high << 32 | low], dtype=np.uint64)
-            yield self._single(place + 28, min(captured, len(block) - 32), wire, _nanoseconds(stamp, interface), interface)
+            yield self._single(
+                place + 28, min(captured, len(block) - 32), wire, _nanoseconds(stamp, interface), interface
+            )
         elif kind == _SIMPLE and interfaces:  # carries no time: it is given none
             wire = struct.unpack_from(order + "I", block, 8)[0]
             captured = min(wire, interfaces[0].snap or wire, len(block) - 16)

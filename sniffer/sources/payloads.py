@@ -3,6 +3,7 @@
 import mmap
 import os
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,9 +39,8 @@ class Payloads:
 
     def stash(self, data: bytes) -> int:
         """Keep bytes that lie nowhere in one piece; return their position."""
-        if self._files[0] is None:
-            self._files[0] = nameless_file(self._scratch)
-        file = self._files[0]
+        file = self._files[0] or nameless_file(self._scratch)
+        self._files[0] = file
         place = file.seek(0, os.SEEK_END)
         file.write(data)
         return place
@@ -53,7 +53,7 @@ class Payloads:
         position, size, place = position[order], size[order], place[order]
         windows = position // WINDOW  # files lie on multiples of it
         edges = [0, *(np.nonzero(np.diff(windows))[0] + 1).tolist(), len(position)]
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges):
             self._copy_window(position[start:stop], size[start:stop], target, place[start:stop])
 
     def _copy_window(self, position: Ints, size: Ints, target: Bytes, place: Ints) -> None:
@@ -129,4 +129,4 @@ class RowParking:
 
 def nameless_file(folder: Path) -> BinaryIO:
     """Return a file without a name: nothing is left of it when the process ends, however that happens."""
-    return tempfile.TemporaryFile(dir=folder)  # type: ignore[return-value]
+    return tempfile.TemporaryFile(dir=folder)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tapdeck.cli.exit_codes import ExitCode
 from tapdeck.cli.main import cli
 from tapdeck.sniffer.addresses import AddressBook
-from tapdeck.sniffer.columns import NO_RTP, RtpColumns
+from tapdeck.sniffer.datagrams import NO_RTP, RtpColumns
 from tapdeck.sniffer.streams import Lookup
 from tapdeck.sniffer.watch import Figures, StreamWatch
 from tests.support import files, ip, recipes

@@ -16,7 +16,9 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from tapdeck.sniffer.addresses import AddressBook, address_key
-from tapdeck.sniffer.columns import MAX_LAYERS, Columns, Datagrams, Fate, RtpColumns, tcp_flow_keys
+from tapdeck.sniffer.columns import Columns
+from tapdeck.sniffer.datagrams import Datagrams, Fate, RtpColumns, tcp_flow_keys
+from tapdeck.sniffer.peeling import MAX_LAYERS
 from tests.sniffer.frames import (
     LINK_ETHERNET,
     LINK_IPV4,
@@ -320,6 +322,18 @@ def test_frames_with_wrong_bytes(
             wrong[place % len(wrong)] = value
         frames.append(bytes(wrong[: len(wrong) - cut % len(wrong) // 2]))
     assert_bounded(frames, [link] * len(frames))
+
+
+@pytest.mark.parametrize("kind", [0, 43, 51, 60, 135])
+def test_an_extension_header_that_says_it_is_longer_than_the_block(kind: int) -> None:
+    """Beside a frame whose extension headers go on: nothing behind the block may be read."""
+    ends = bytes(15) + b"\1" + bytes(15) + b"\2"
+    liar = struct.pack("!IHBB", 6 << 28, 8, kind, 64) + ends + bytes([17, 255]) + bytes(6)
+    honest = (
+        struct.pack("!IHBB", 6 << 28, 24, kind, 64) + ends + bytes([kind, 0]) + bytes(6) + bytes([17, 0]) + bytes(14)
+    )
+    found = read(honest, liar, links=LINK_RAW)
+    assert found.fates[Fate.TRUNCATED_IP] >= 1
 
 
 def test_an_empty_block() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapdeck.sniffer import streams as module
-from tapdeck.sniffer.columns import RtpColumns
+from tapdeck.sniffer.datagrams import RtpColumns
 from tapdeck.sniffer.streams import StreamTable
 
 Key = tuple[int, int, int, int]

@@ -95,7 +95,8 @@ class Result:
 def record(out: Path, *captures: Path | str, stdin: Path | None = None, more: Sequence[str] = ()) -> Result:
     """Run `tapdeck record CAPTURES --out OUT --json` in a process of its own, in UTC."""
     command = [sys.executable, "-m", "tapdeck.cli", "record", *map(str, captures), "--out", str(out), "--json", *more]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "TZ": "UTC"}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("TAPDECK_")}
+    environment = plain | {"PYTHONPATH": str(REPOSITORY / "src"), "TZ": "UTC"}
     run = subprocess.run(
         command,
         input=stdin.read_bytes() if stdin else b"",
