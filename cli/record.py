@@ -3,12 +3,14 @@
 import ipaddress
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .. import __version__
+from ..sniffer.clock import Clock, Steps
 from ..sniffer.correlator import CallSettings
 from ..sniffer.datagrams import Datagrams
 from ..sniffer.direction import Own
@@ -88,6 +90,8 @@ class Captures:
     def __init__(self, names: tuple[str, ...], payloads: Payloads) -> None:
         self.names = names
         self.opened: list[CaptureFile] = []
+        self.steps = Steps()
+        self.clocks: list[Clock] = []
         self._payloads = payloads
         if names.count("-") > 1:
             raise click.UsageError("standard input (-) can be read only once")
@@ -126,10 +130,12 @@ class Captures:
 
     def _read(self, name: str, engine: Engine) -> Iterator[Datagrams]:
         try:
-            capture = open_capture(name, self._payloads)
+            capture, clock = open_capture(name, self._payloads), Clock(self.steps)
             self.opened.append(capture)
+            self.clocks.append(clock)
             for records in capture.blocks():
-                yield engine.columns.read(records)
+                yield engine.columns.read(clock.steady(records))
+            clock.end()
         except CaptureError as error:
             raise UnreadableInput(str(error)) from None
 
@@ -141,18 +147,19 @@ class _Run:
         self.payloads = Payloads(out)
         self.captures = Captures(names, self.payloads)
         self.engine = build_engine(settings, self.payloads, RowParking(out))
-        self.zone = settings.zone()
+        self.zone = settings.zone().on(self.captures.steps.wall)
         host = socket.gethostname()
         source = ", ".join("standard input" if name == "-" else Path(name).name for name in names[:8])
         source += f" and {len(names) - 8} more" if len(names) > 8 else ""
         self.archive = Archive(
             root=out,
-            naming=settings.naming(),
+            naming=replace(settings.naming(), zone=self.zone),
             recorder=Recorder(settings.recording.instance or host, __version__, host, source),
             payloads=self.payloads,
             book=self.engine.book,
             account=self.engine.account,
             own=own_of(settings),
+            wall=self.captures.steps.walls,
         )
         self.reporter = Reporter(as_json)
         self.failures: list[str] = []
@@ -201,6 +208,14 @@ class _Run:
             )
         for kind, count in self.engine.correlator.dialogs.sdp_errors.items():
             warnings.append(f"session description not readable, {kind}: {count}")
+        clocks = self.captures.clocks
+        if any(clock.set for clock in clocks):
+            times = sum(clock.set for clock in clocks)
+            warnings.append(
+                f"the capture's clock was set while it ran ({times} x); no sound is longer or shorter for it"
+            )
+        if any(clock.strays for clock in clocks):
+            warnings.append(f"{sum(clock.strays for clock in clocks)} packets bear a time far from all others")
         if self.engine.cut:
             warnings.append(
                 f"{self.engine.cut} RTP packets were captured only in part (snap length): the rest of each is silence"

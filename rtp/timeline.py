@@ -218,26 +218,32 @@ OVERLAP_S = 0.2
 """Streams of one party that overlap less than this follow each other; beyond it they sound at once."""
 
 
-def overlay(starts: list[Ints], lengths: list[Ints], rate: int = 8000) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
+def overlay(
+    starts: list[Ints], lengths: list[Ints], ranks: list[int] | None = None, rate: int = 8000
+) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
     """Lay the streams of one party, which mostly follow each other, on one channel.
 
-    Takes each stream's packet starts and lengths in samples; returns how far each stream is moved back, in samples, and
-    which of its packets are heard. A stream that begins shortly before its forerunner ends is moved behind it. Where
-    two
-    really sound at once, the one that began later is heard, as a phone would play it.
+    Takes each stream's packet starts and lengths in samples, and its rank; returns how far each stream is moved back, in
+    samples, and which of its packets are heard. A stream that begins shortly before its forerunner ends is moved behind
+    it. Where two really sound at once, the one of higher rank is heard; of equals the one that began later, as a phone
+    would play it. Either way the other one is heard again when it is over.
     """
     moves = [0] * len(starts)
     heard = [np.ones(len(start), dtype=bool) for start in starts]
     order = sorted((index for index, start in enumerate(starts) if len(start)), key=lambda index: int(starts[index][0]))
-    end: int | None = None
-    for place, index in enumerate(order):
-        begin = int(starts[index].min())
-        if end is not None and begin < end:
-            if end - begin <= OVERLAP_S * rate:
-                moves[index] = end - begin
-            else:
-                for other in order[:place]:
-                    heard[other] &= starts[other] + moves[other] < begin
-        last = int((starts[index] + lengths[index]).max()) + moves[index]
-        end = last if end is None else max(end, last)
+    spans: dict[int, tuple[int, int]] = {}
+    for index in order:
+        begin, end = int(starts[index].min()), int((starts[index] + lengths[index]).max())
+        latest = max((last for _, last in spans.values()), default=begin)
+        if 0 < latest - begin <= OVERLAP_S * rate:
+            moves[index] = latest - begin
+            begin, end = latest, end + moves[index]
+        for other, span in spans.items():
+            if span[1] <= begin:
+                continue
+            upper, lower = (other, index) if ranks and ranks[other] > ranks[index] else (index, other)
+            first, last = span if upper == other else (begin, end)
+            at = starts[lower] + moves[lower]
+            heard[lower] &= (at < first) | (at >= last)
+        spans[index] = begin, end
     return moves, heard

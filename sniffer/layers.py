@@ -236,7 +236,7 @@ class Layers(Peeler, ABC):
                 )
             if not extension.any():
                 break
-            words = gather(self.data, part.at, _TAG)
+            words = gather(self.data, np.minimum(part.at, part.end), _TAG)  # some may have been led beyond their end
             fragment = (following == 44) & (words["second"] & 0xFFF9 != 0)
             if fragment.any():
                 self.fragments(part.pick(fragment), start[fragment], part.end[fragment])

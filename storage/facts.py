@@ -63,7 +63,7 @@ def pairs(
     end = call.ended if call.ended is not None else plan.last
     lines: Pairs = [
         ("Datetime", zone.iso(call.started)),
-        ("DatetimeUtc", Zone("UTC").iso(call.started)),
+        ("DatetimeUtc", zone.utc().iso(call.started)),
         ("End", zone.iso(end)),
         ("Duration", f"{plan.frames / RATE:.3f}"),
         ("AudioStart", zone.iso(plan.reference)),
@@ -157,6 +157,9 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
         yield from _notes_of(party, side, kept)
     if len(plan.laws) > 1:
         yield f"both G.711 laws occur: the WAV is 16-bit PCM, the payload as it crossed the wire is in {kept}"
+    if plan.impossible_s:
+        hours = plan.impossible_s // 3600
+        yield f"the packets span {hours} hours: the capture's clock was set meanwhile; they are kept in {kept}, no WAV"
     if plan.other_forks:
         yield f"{plan.other_forks} packets of forks that did not answer are in {kept}, not in the WAV"
     relayed = sum(len(track.rows) for track in plan.ended.tracks if track.use is Use.RELAYED)

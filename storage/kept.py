@@ -6,12 +6,13 @@ header extensions are not kept. pcapng: draft-ietf-opsawg-pcapng.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from ..sniffer.addresses import AddressBook
+from ..sniffer.records import Ints
 from ..sniffer.selection import Track
 from ..sniffer.sources.payloads import Payloads
 
@@ -21,8 +22,10 @@ _RAW_IP = 101
 _NANOSECONDS = struct.pack("<HHB3xI", 9, 1, 9, 0)
 
 
-def pcapng(tracks: list[Track], payloads: Payloads, book: AddressBook) -> Iterator[bytes]:
-    """Yield the bytes of the file, packets in order of arrival."""
+def pcapng(
+    tracks: list[Track], payloads: Payloads, book: AddressBook, wall: Callable[[Ints], Ints] = np.asarray
+) -> Iterator[bytes]:
+    """Yield the bytes of the file, packets in order of arrival. `wall` turns their times (ns) into the clock's."""
     yield struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
     size = 20 + len(_NANOSECONDS)
     yield struct.pack("<IIHHI", 1, size, _RAW_IP, 0, 0) + _NANOSECONDS + struct.pack("<I", size)
@@ -34,7 +37,7 @@ def pcapng(tracks: list[Track], payloads: Payloads, book: AddressBook) -> Iterat
     order = np.argsort(rows["time"], kind="stable")
     for start in range(0, len(order), PART):
         here = order[start : start + PART]
-        yield _packets(rows[here], owner[here], heads, payloads)
+        yield _packets(rows[here], wall(rows["time"][here]), owner[here], heads, payloads)
 
 
 def _headers(track: Track, book: AddressBook) -> bytes:
@@ -50,7 +53,9 @@ def _headers(track: Track, book: AddressBook) -> bytes:
     return head + ports + b"\x80" + bytes(7) + struct.pack(">I", track.ssrc)
 
 
-def _packets(rows: np.ndarray, owner: npt.NDArray[np.int64], heads: list[bytes], payloads: Payloads) -> bytes:
+def _packets(
+    rows: np.ndarray, shown: Ints, owner: npt.NDArray[np.int64], heads: list[bytes], payloads: Payloads
+) -> bytes:
     """Build the enhanced packet blocks of these rows."""
     head_size = np.array([len(head) for head in heads], dtype=np.int64)[owner]
     size = head_size + rows["size"]
@@ -59,7 +64,7 @@ def _packets(rows: np.ndarray, owner: npt.NDArray[np.int64], heads: list[bytes],
     start = np.concatenate(([0], np.cumsum(total))).astype(np.int64)
     out = np.zeros(int(start[-1]) + 65_535, dtype=np.uint8)
     start = start[:-1]
-    time = rows["time"].astype(np.uint64)
+    time = shown.astype(np.uint64)
     for place, value in (
         (0, np.full(len(rows), 6)),
         (4, total),

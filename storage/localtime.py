@@ -25,16 +25,28 @@ class ZoneError(ValueError):
 
 
 class Zone:
-    """A time zone: an IANA name, "UTC", or "" for the machine's own."""
+    """A time zone: an IANA name, "UTC", or "" for the machine's own.
 
-    def __init__(self, name: str = "") -> None:
+    `wall` turns the times given (ns) into what the clock showed then; by default they are that.
+    """
+
+    def __init__(self, name: str = "", wall: Callable[[int], int] = int) -> None:
         """Raises ZoneError."""
         self.name = name
         self._offset = _offset_of(name)
+        self._wall = wall
+
+    def on(self, wall: Callable[[int], int]) -> "Zone":
+        """Return this zone for times of another clock."""
+        return Zone(self.name, wall)
+
+    def utc(self) -> "Zone":
+        """Return UTC for times of the same clock."""
+        return Zone("UTC", self._wall)
 
     def local(self, time_ns: int) -> datetime:
         """Return `time_ns` (ns since the epoch) as an aware datetime in this zone, cut to microseconds."""
-        seconds, rest = divmod(time_ns, NS)
+        seconds, rest = divmod(self._wall(time_ns), NS)
         zone = timezone(timedelta(seconds=self._offset(seconds)))
         return (_EPOCH + timedelta(seconds=seconds, microseconds=rest // 1000)).replace(tzinfo=UTC).astimezone(zone)
 
@@ -44,7 +56,7 @@ class Zone:
 
     def stamp(self, time_ns: int) -> "Stamp":
         """Return the time stamp of a file name for `time_ns` (ns since the epoch)."""
-        seconds, rest = divmod(time_ns, NS)
+        seconds, rest = divmod(self._wall(time_ns), NS)
         local = _EPOCH + timedelta(seconds=seconds + self._offset(seconds))
         hour, letter = self._hour(seconds, local)
         minutes = f"{local:%M%S}.{rest // 1_000_000:03d}"

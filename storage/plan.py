@@ -25,6 +25,8 @@ Ints = npt.NDArray[np.int64]
 RATE = 8000
 MIRROR_NS = 50_000_000
 """Copies that a mirror makes of a packet lie closer together than this, in ns."""
+LONGEST_S = 48 * 3600
+"""No call's sound is longer, in seconds: then the capture's clock was set in the middle of it."""
 FEW = 4
 """So few packets of an unknown payload type are keep-alives, not a codec."""
 
@@ -114,6 +116,7 @@ class Plan:
     last: int
     other_forks: int = 0
     laws: frozenset[int] = frozenset()
+    impossible_s: int = 0
 
     @property
     def has_sound(self) -> bool:
@@ -125,7 +128,9 @@ class Plan:
         """Whether the payloads must be kept beside the WAV, because it does not hold them as they were."""
         foreign = any(side.foreign for side in self.sides.values())
         hidden = any(side.hidden for side in self.sides.values())
-        return self.outcome == "recorded" and (len(self.laws) > 1 or foreign or hidden or self.other_forks > 0)
+        return self.outcome == "recorded" and (
+            len(self.laws) > 1 or foreign or hidden or self.other_forks > 0 or self.impossible_s > 0
+        )
 
 
 def plan(ended: EndedCall, account: Account) -> Plan:
@@ -154,8 +159,11 @@ def plan(ended: EndedCall, account: Account) -> Plan:
             side.channel.sample -= earliest
         reference += earliest * (1_000_000_000 // RATE)
     frames = max(side.channel.end for side in sides.values())
+    span = frames // RATE if frames > LONGEST_S * RATE else 0
+    if span:
+        frames = 0
     laws = frozenset(law for law in (Law.A, Law.MU) for side in sides.values() if (side.channel.law == law).any())
-    return Plan(ended, sides, "recorded", reference, frames, last, forks, laws)
+    return Plan(ended, sides, "recorded", reference, frames, last, forks, laws, span)
 
 
 def _frames(track: Track, mask: npt.NDArray[np.bool_]) -> int:
@@ -174,13 +182,19 @@ def _count_aside(track: Track, account: Account) -> None:
 def _side(tracks: list[Track], reference: int, account: Account) -> Side:
     side = Side()
     parts = [_lay_track(track, side, reference, account) for track in tracks]
-    moves, heard = overlay([part.sample for part in parts], [part.size for part in parts], RATE)
+    ranks = [_rank(track) for track in tracks]
+    moves, heard = overlay([part.sample for part in parts], [part.size for part in parts], ranks, RATE)
     for part, move, mask in zip(parts, moves, heard, strict=True):
         side.hidden += int(np.count_nonzero(~mask))
         part.sample = part.sample[mask] + move
         part.position, part.size, part.law = part.position[mask], part.size[mask], part.law[mask]
     side.channel = _joined(parts)
     return side
+
+
+def _rank(track: Track) -> int:
+    """How sure it is that a track is the party's sound: both ends known, and more than a stray packet."""
+    return 2 * (len(track.rows) > FEW) + track.claim.match.consistent
 
 
 def _joined(parts: list[Channel]) -> Channel:

@@ -1,7 +1,7 @@
 """Ended calls become files: the WAV, the info file and, where needed, the kept packets, published together."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -14,6 +14,7 @@ from ..sip.dialog import Call, Party
 from ..sniffer.account import Account
 from ..sniffer.addresses import AddressBook
 from ..sniffer.direction import Own, direction
+from ..sniffer.records import Ints
 from ..sniffer.selection import EndedCall, Use
 from ..sniffer.sources.payloads import Payloads
 from . import info
@@ -62,7 +63,10 @@ def identity(call: Call) -> str:
 
 @dataclass(slots=True)
 class Archive:
-    """Writes recordings below `root`. Collects calls until a batch is worth a pass over the input."""
+    """Writes recordings below `root`. Collects calls until a batch is worth a pass over the input.
+
+    `wall` turns the packets' times (ns) into what the capture's clock showed.
+    """
 
     root: Path
     naming: Naming
@@ -71,6 +75,7 @@ class Archive:
     book: AddressBook
     account: Account
     own: Own = field(default_factory=Own)
+    wall: Callable[[Ints], Ints] = field(default=np.asarray)
     _waiting: list[Plan] = field(init=False, default_factory=list)
     _samples: int = field(init=False, default=0)
     _renderer: Renderer = field(init=False)
@@ -185,7 +190,7 @@ class Archive:
             uses = (Use.SOUND, Use.OTHER_FORK)
             tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
             file = files.open(kept)
-            for part in pcapng(tracks, self.payloads, self.book):
+            for part in pcapng(tracks, self.payloads, self.book, self.wall):
                 file.write(part)
         names.append(f"{path.name}_info.txt")
         files.open(names[-1]).write(info.render(self._pairs(result)))

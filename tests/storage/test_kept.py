@@ -105,6 +105,17 @@ def test_header_extensions_and_padding_are_left_out_and_the_payload_stays(tmp_pa
     assert {row["udp.checksum.status"] for row in rows} == {GOOD}
 
 
+def test_a_checksum_of_zero_is_sent_as_all_ones(tmp_path: Path) -> None:
+    """RFC 8200 section 8.1: zero would say that there is none. A payload that is the checksum of the rest does it."""
+    scene = plain_call(1, six=True)
+    blank = [replace(packet, payload=bytes(2)) for packet in scene.left]
+    left = tuple(replace(packet, payload=packet.packet().ip[46:48]) for packet in blank)
+    assert {packet.packet().ip[46:48] for packet in left} == {b"\xff\xff"}
+    rows = tshark(written(tmp_path, replace(scene, left=left)))
+    assert len(rows) == len(left) + len(scene.right)
+    assert {row["udp.checksum.status"] for row in rows} == {GOOD}
+
+
 def test_no_tracks_make_an_empty_file_that_is_a_capture(tmp_path: Path) -> None:
     found = heard(tmp_path, plain_call(1).packets())
     path = tmp_path / "kept.pcapng"

@@ -1,0 +1,101 @@
+"""What Wireshark's command-line tools say of a capture: RTP packets, payloads, times. A second opinion, never ours."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+needs_wireshark = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("tshark", "capinfos")), reason="tshark and capinfos are not installed"
+)
+
+_FIELDS = (
+    *("frame.time_epoch", "ip.src", "ipv6.src", "udp.srcport", "ip.dst", "ipv6.dst", "udp.dstport"),
+    *("rtp.ssrc", "rtp.p_type", "rtp.seq", "rtp.timestamp", "rtp.payload"),
+)
+
+
+@dataclass(frozen=True)
+class RtpPacket:
+    """One RTP packet: arrival in seconds since the epoch, header fields, payload."""
+
+    time_s: float
+    payload_type: int
+    sequence: int
+    stamp: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Packets of one SSRC between two ends, as `Caller-Media` lines write these, in the order of arrival."""
+
+    source: str
+    target: str
+    ssrc: str
+    packets: tuple[RtpPacket, ...]
+
+    @property
+    def media_line(self) -> str:
+        return f"{self.source} > {self.target} ssrc={self.ssrc}"
+
+    def ordered(self) -> list[RtpPacket]:
+        """By sequence number (unwrapped round the first), each number once."""
+        first = self.packets[0].sequence
+        found: dict[int, RtpPacket] = {}
+        for packet in self.packets:
+            found.setdefault((packet.sequence - first + 0x8000) & 0xFFFF, packet)
+        return [found[number] for number in sorted(found)]
+
+
+def rtp_streams(capture: Path) -> list[Stream]:
+    """All RTP streams that tshark finds, by SDP and by its heuristic."""
+    fields = [word for name in _FIELDS for word in ("-e", name)]
+    table = run(
+        *("tshark", "-n", "-r", capture, "-Y", "rtp", "-T", "fields", "-E", "occurrence=l", *fields),
+        *("-o", "udp.try_heuristic_first:TRUE", "--enable-heuristic", "rtp_udp"),
+    )
+    grouped: dict[tuple[str, str, str], list[RtpPacket]] = {}
+    for line in table.splitlines():
+        time, v4_source, v6_source, from_, v4_target, v6_target, to, ssrc, kind, *rest = line.split("\t")
+        sequence, stamp, payload = rest
+        if not ssrc:
+            continue
+        key = (end(v6_source or v4_source, from_), end(v6_target or v4_target, to), ssrc)
+        packet = RtpPacket(float(time), int(kind), int(sequence), int(stamp), bytes.fromhex(payload))
+        grouped.setdefault(key, []).append(packet)
+    return [Stream(*key, tuple(packets)) for key, packets in grouped.items()]
+
+
+def udp_payloads(capture: Path, ends: tuple[str, str] | None = None) -> list[str]:
+    """The UDP payloads of a capture in hex, in order; `ends` (source, destination) names one direction."""
+    fields = [word for name in _FIELDS[1:7] for word in ("-e", name)]
+    table = run(
+        *("tshark", "-n", "-r", capture, "-Y", "udp", "-T", "fields", "-E", "occurrence=l", *fields),
+        *("-e", "udp.payload"),
+    )
+    rows = [line.split("\t") for line in table.splitlines()]
+    return [row[6] for row in rows if ends in (None, (end(row[1] or row[0], row[2]), end(row[4] or row[3], row[5])))]
+
+
+def starts(captures: list[Path]) -> dict[str, float]:
+    """When the first packet of each capture came, in seconds since the epoch, by file name."""
+    table = run("capinfos", "-T", "-r", "-S", "-a", *captures)
+    rows = [line.split("\t") for line in table.splitlines()]
+    return {Path(name).name: float(time) for name, time in rows if time != "n/a"}
+
+
+def run(*command: str | Path) -> str:
+    # A capture cut in the middle makes both tools fail after they have told what they know.
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.stdout or not done.returncode, done.stderr
+    return done.stdout
+
+
+def end(address: str, port: str) -> str:
+    """An address and a port as the info file writes them."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
