@@ -41,9 +41,8 @@ def record(captures: tuple[str, ...], out: Path, as_json: bool, config: Path | N
     """Record the calls in capture files.
 
     CAPTURE is a pcap or pcapng file, gzip or not, or - for standard input. Several are read as one, in the order of
-    time.
-    For each call with media OUT gets a stereo WAV (left the caller, right the callee) and an info file beside it, in a
-    folder for each day. A second run over the same capture changes nothing.
+    time. For each call with media OUT gets a stereo WAV (left the caller, right the callee) and an info file beside it,
+    in a folder for each day. A second run over the same capture changes nothing.
     """
     settings = load(config, options)
     tune()

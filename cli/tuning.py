@@ -28,8 +28,7 @@ def _keep_memory() -> None:
     """Let the allocator keep large blocks.
 
     glibc gives each block of some MB back to the kernel when it is freed, and gets it zeroed, page by page, when the
-    next
-    one is wanted a moment later. That was a fifth of a run's CPU. Other C libraries have no mallopt and need none.
+    next one is wanted a moment later. That was a fifth of a run's CPU. Other C libraries have no mallopt and need none.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

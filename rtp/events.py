@@ -20,8 +20,7 @@ def digits(packets: Iterable[tuple[int, int, bytes]]) -> Iterator[Digit]:
     """Yield the digits in telephone-event packets, given as (time ns, RTP time stamp, payload) in order of arrival.
 
     All packets of one event share a time stamp (section 2.4.1), its retransmitted ends included; long events go on
-    under a
-    new time stamp at the moment the old one's duration ran out (section 2.5.1.3) and stay one digit.
+    under a new time stamp at the moment the old one's duration ran out (section 2.5.1.3) and stay one digit.
     """
     seen: dict[int, Digit] = {}
     before: dict[int, int] = {}  # what earlier segments of a long event lasted

@@ -1,18 +1,14 @@
 """Where each packet's sound lies on the time axis. Pure functions on columns.
 
 Theory of operation. A stream runs by its sender's clock, the RTP time stamp; it is fixed to the common axis by arrival
-times.
-Arrivals are late by the network's mood but never early, so a stretch of packets is anchored by its least delayed one.
-From
-there on the time stamp alone places the sound: jitter, bursts and reordering leave no trace. The anchor is looked at
-again
-only where there is silence anyway (loss, silence suppression, hold), or where time stamp and arrival part for good (a
-jump of
-the time stamp, a sender that stood still). Nothing is resampled and nothing is invented: what is not there is a gap.
+times. Arrivals are late by the network's mood but never early, so a stretch of packets is anchored by its least delayed
+one. From there on the time stamp alone places the sound: jitter, bursts and reordering leave no trace. The anchor is
+looked at again only where there is silence anyway (loss, silence suppression, hold), or where time stamp and arrival
+part for good (a jump of the time stamp, a sender that stood still). Nothing is resampled and nothing is invented: what
+is not there is a gap.
 
 For the anchor the k-th arrival is held against the k-th packet in sequence, not against the packet that arrived: a set
-of
-packets then gives the same timeline in whatever order it came.
+of packets then gives the same timeline in whatever order it came.
 """
 
 from dataclasses import dataclass
@@ -72,8 +68,7 @@ class Timeline:
     """Where a stream's packets lie: `row` and its first sample `start` (int64 each), in the order of `start`.
 
     Samples are counted at `rate` from the reference time given to `place`. `anchors`: how often the stream was
-    anchored;
-    `drift`: how far arrival and time stamps part at the end of each stretch, in samples, summed.
+    anchored; `drift`: how far arrival and time stamps part at the end of each stretch, in samples, summed.
     """
 
     row: Ints
@@ -146,8 +141,7 @@ def place(
     """Place the packets of one stream.
 
     `time` (ns), `stamp` and `samples` (how many each packet holds, 0: no sound, not placed) are columns in order of
-    arrival,
-    `packets` their order; `reference` is the time of sample 0 in ns.
+    arrival, `packets` their order; `reference` is the time of sample 0 in ns.
     """
     sound = samples[packets.order] > 0
     row = packets.order[sound]
@@ -206,8 +200,7 @@ def _allowed(gap: int, length: int, packets: int) -> float:
     """Return how far (s) arrival and time stamp may part before a packet that `gap` samples of silence precede.
 
     Without silence, or where packets overlap a little (the sender's own doing), only a break counts; a time stamp that
-    goes
-    back is always one. `packets` is how many were looked at.
+    goes back is always one. `packets` is how many were looked at.
     """
     if gap > 0:
         return TOLERANCE_S if packets > FEW else FEW_TOLERANCE_S
@@ -223,10 +216,10 @@ def overlay(
 ) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
     """Lay the streams of one party, which mostly follow each other, on one channel.
 
-    Takes each stream's packet starts and lengths in samples, and its rank; returns how far each stream is moved back, in
-    samples, and which of its packets are heard. A stream that begins shortly before its forerunner ends is moved behind
-    it. Where two really sound at once, the one of higher rank is heard; of equals the one that began later, as a phone
-    would play it. Either way the other one is heard again when it is over.
+    Takes each stream's packet starts and lengths in samples, and its rank; returns how far each stream is moved back,
+    in samples, and which of its packets are heard. A stream that begins shortly before its forerunner ends is moved
+    behind it. Where two really sound at once, the one of higher rank is heard; of equals the one that began later, as a
+    phone would play it. Either way the other one is heard again when it is over.
     """
     moves = [0] * len(starts)
     heard = [np.ones(len(start), dtype=bool) for start in starts]

@@ -1,8 +1,7 @@
 """IP addresses as 64-bit keys, so that a column of them is one array.
 
 An IPv4 address is its own key. An IPv6 address becomes a keyed hash with the top bit set; the factors are random for
-each
-process, so that a sender cannot choose addresses whose keys collide. IPv4-mapped IPv6 addresses are kept as IPv6.
+each process, so that a sender cannot choose addresses whose keys collide. IPv4-mapped IPv6 addresses are kept as IPv6.
 """
 
 import ipaddress

@@ -1,10 +1,8 @@
 """A capture's wall clock may be set while it runs; calls need a time that only goes on. Pure.
 
 `Clock.steady` turns a capture's time stamps, in file order, into steady time: as they are until the clock is set, and
-from
-there on without the step. `Steps.wall` turns steady time back into what the clock showed, for people. A step is told
-from
-mere disorder by its persistence: everything behind it stays on its far side.
+from there on without the step. `Steps.wall` turns steady time back into what the clock showed, for people. A step is
+told from mere disorder by its persistence: everything behind it stays on its far side.
 """
 
 from bisect import bisect_right

@@ -382,8 +382,7 @@ def _shares(best: Match, other: Match) -> bool:
     """Tell whether two calls are legs that name the same media: a B2BUA that lets media pass it by.
 
     The legs are related, and their SDP for one endpoint comes from different hosts. One host that announces one
-    endpoint
-    for two calls is using it again, or is a load generator.
+    endpoint for two calls is using it again, or is a load generator.
     """
     if other.score != best.score or not best.consistent:
         return False

@@ -46,10 +46,9 @@ class RtpColumns:
     """Datagrams that look like RTP (RFC 3550 section 5.1), one row each, in time order.
 
     `time` ns (int64); `source` and `destination` address keys (uint64, see `addresses`); `ports` source << 16 |
-    destination
-    (uint32); `position` of the payload in the input (int64) and its `size` in bytes (int32); `sequence` (uint16),
-    `stamp` (uint32), `ssrc` (uint32), `kind` marker bit and payload type (uint8); `frames`: captured frames it took
-    (uint8).
+    destination (uint32); `position` of the payload in the input (int64) and its `size` in bytes (int32); `sequence`
+    (uint16), `stamp` (uint32), `ssrc` (uint32), `kind` marker bit and payload type (uint8); `frames`: captured frames
+    it took (uint8).
     """
 
     time: Ints

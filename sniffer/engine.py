@@ -35,8 +35,7 @@ class Engine:
     """Feed it blocks of datagrams in the order of time; it gives back the calls that are over.
 
     `stash` keeps bytes that lie nowhere in the input in one piece, `parking` index rows that do not fit into memory;
-    both
-    are the caller's, because they do I/O. `layers` takes frames apart; a subclass may look on.
+    both are the caller's, because they do I/O. `layers` takes frames apart; a subclass may look on.
     """
 
     stash: Stash

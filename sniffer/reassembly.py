@@ -163,9 +163,8 @@ class TcpStreams:
     """Puts the segments of TCP connections in order (RFC 9293 section 3.4), one direction at a time.
 
     Retransmissions and mirrored copies are dropped. A hole is given up when its receiver acknowledges bytes behind it
-    (the
-    mirror missed them, nobody will send them again), or when too much waits; the stream then goes on with `gap` set.
-    `lost` counts such holes.
+    (the mirror missed them, nobody will send them again), or when too much waits; the stream then goes on with `gap`
+    set. `lost` counts such holes.
     """
 
     def __init__(self, *, limit: int = 8192) -> None:

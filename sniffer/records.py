@@ -18,8 +18,7 @@ PADDING = 256
 
 MAX_RECORD = 1 << 25
 """The longest record believed, in bytes: a longer one means that the capture is damaged here. pcapng keeps TLS secrets
-and
-names in blocks too."""
+and names in blocks too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +26,8 @@ class Records:
     """The frames of one block, one row a frame, in file order.
 
     `data` is the block with `PADDING` zero bytes behind it; `offset` and `length` (int64, bytes) say where each frame
-    lies in
-    it and how much of it was captured, `wire` (int64) how long it was; `time` is in ns since the epoch (int64); `link`
-    is
-    the link type (LINKTYPE_* number, uint16) of each frame; `position` is where `data[0]` lies in the source.
+    lies in it and how much of it was captured, `wire` (int64) how long it was; `time` is in ns since the epoch (int64);
+    `link` is the link type (LINKTYPE_* number, uint16) of each frame; `position` is where `data[0]` lies in the source.
     `data` is only valid until the source is asked for its next block.
     """
 

@@ -1,8 +1,7 @@
 """The index of media packets that may still be wanted: where each payload lies, by stream, in bounded memory.
 
 Rows are collected as they come; when `SEGMENT_ROWS` are there, they are sorted by stream once and become a segment, so
-that
-a stream's rows are a few slices. Segments beyond the memory limit are parked in a `Parking` the caller hands in.
+that a stream's rows are a few slices. Segments beyond the memory limit are parked in a `Parking` the caller hands in.
 """
 
 from dataclasses import dataclass, field
@@ -29,8 +28,7 @@ ROW = np.dtype(
     ]
 )
 """One row a media packet, 32 bytes: arrival (ns), payload position in the input, RTP time stamp, stream number,
-sequence
-number, payload bytes, marker bit and payload type, captured frames."""
+sequence number, payload bytes, marker bit and payload type, captured frames."""
 
 _OPAQUE = f"V{ROW.itemsize}"  # NumPy moves opaque bytes several times as fast as fields
 Rows = npt.NDArray[np.void]

@@ -1,8 +1,7 @@
 """Which of a call's streams are its sound: one of each party at any time. Pure.
 
 A relay shows the same packets twice; the ones closest to their sender are recorded, the copies counted. Of a forked
-call
-the fork that answered is heard; before the answer, the first one with media.
+call the fork that answered is heard; before the answer, the first one with media.
 """
 
 from collections.abc import Mapping
@@ -33,8 +32,7 @@ class Use(Enum):
 @dataclass(slots=True)
 class Track:
     """One stream's part in a call. `fresh` marks the rows no other call took before; `clear_until` is when SRTP took
-    over
-    (ns, None: never); `formats` is what payload types mean, each map with the time it holds from (ns).
+    over (ns, None: never); `formats` is what payload types mean, each map with the time it holds from (ns).
     """
 
     claim: Claim
@@ -110,8 +108,7 @@ def _use_the_empty_channel(tracks: list[Track], others: list[Track], other: Part
     """Give the second of two streams that sound at once to the party that has none, rather than lose it.
 
     SDP says of both that they go to the same party; it is wrong about that where a recording server is told of both
-    sides
-    by one, or where addresses are announced that are not the phones' own.
+    sides by one, or where addresses are announced that are not the phones' own.
     """
     if others or len(tracks) < 2:
         return

@@ -32,8 +32,7 @@ STREAM = np.dtype(
     ]
 )
 """One row a stream: address keys, ports (source << 16 | destination), SSRC, first and last packet (ns), packets seen,
-the
-first packet's marker and payload type, and whether the number is in use."""
+the first packet's marker and payload type, and whether the number is in use."""
 
 
 @dataclass(frozen=True, slots=True)

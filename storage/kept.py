@@ -1,8 +1,7 @@
 """A call's RTP kept as packets: a pcapng file beside the recording, for what a WAV cannot hold unchanged.
 
 Each packet is written as raw IP with its arrival time, addresses, ports, RTP header and payload; link headers, options
-and RTP
-header extensions are not kept. pcapng: draft-ietf-opsawg-pcapng.
+and RTP header extensions are not kept. pcapng: draft-ietf-opsawg-pcapng.
 """
 
 import struct

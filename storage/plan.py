@@ -1,8 +1,7 @@
 """What a recording will be, decided from a call's packet rows alone, before any payload is touched. Pure.
 
 A channel is a party's sound tracks laid one behind the other on the call's time axis. The axis begins with the first
-sound
-or other media packet of either party.
+sound or other media packet of either party.
 """
 
 from collections import Counter

@@ -1,8 +1,7 @@
 """From a plan to the bytes of a WAV, many calls at once and long calls in pieces, so that memory stays flat.
 
 Payloads are copied from the input in the order in which they lie there, into the channels of all calls of a batch. Then
-the
-channels are interleaved: left the caller, right the callee.
+the channels are interleaved: left the caller, right the callee.
 """
 
 from collections.abc import Iterator

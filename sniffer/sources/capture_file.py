@@ -1,8 +1,7 @@
 """Read capture files: pcap and pcapng, plain, gzip or from a pipe, block by block.
 
 Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng. A capture cut in the middle of a record is read up to
-there
-and says so in `damage`.
+there and says so in `damage`.
 """
 
 import gzip

@@ -18,6 +18,9 @@ _FIELDS = (
     *("rtp.ssrc", "rtp.p_type", "rtp.seq", "rtp.timestamp", "rtp.payload"),
 )
 
+_NO_QUOTE = "not icmp and not icmpv6"
+"""An ICMP error quotes the datagram that could not be delivered."""
+
 
 @dataclass(frozen=True)
 class RtpPacket:
@@ -56,7 +59,7 @@ def rtp_streams(capture: Path) -> list[Stream]:
     """All RTP streams that tshark finds, by SDP and by its heuristic."""
     fields = [word for name in _FIELDS for word in ("-e", name)]
     table = run(
-        *("tshark", "-n", "-r", capture, "-Y", "rtp", "-T", "fields", "-E", "occurrence=l", *fields),
+        *("tshark", "-n", "-r", capture, "-Y", f"rtp and {_NO_QUOTE}", "-T", "fields", "-E", "occurrence=l", *fields),
         *("-o", "udp.try_heuristic_first:TRUE", "--enable-heuristic", "rtp_udp"),
     )
     grouped: dict[tuple[str, str, str], list[RtpPacket]] = {}
@@ -75,7 +78,7 @@ def udp_payloads(capture: Path, ends: tuple[str, str] | None = None) -> list[str
     """The UDP payloads of a capture in hex, in order; `ends` (source, destination) names one direction."""
     fields = [word for name in _FIELDS[1:7] for word in ("-e", name)]
     table = run(
-        *("tshark", "-n", "-r", capture, "-Y", "udp", "-T", "fields", "-E", "occurrence=l", *fields),
+        *("tshark", "-n", "-r", capture, "-Y", f"udp and {_NO_QUOTE}", "-T", "fields", "-E", "occurrence=l", *fields),
         *("-e", "udp.payload"),
     )
     rows = [line.split("\t") for line in table.splitlines()]
