@@ -149,6 +149,11 @@ class Dialogs:
             events += self._move(call, Signal.LINGERED, max(self._now, call.last_seen))
         return events
 
+    def keep(self, call: Call, time: int) -> None:
+        """Tell that a call not answered yet was alive at `time`: its set-up is given up only so much later."""
+        if call.memory.deadline is not None and call.state not in OVER:
+            call.memory.deadline = max(call.memory.deadline, time + SETUP_NS)
+
     def end(self, call: Call, time: int, reason: str) -> list[Event]:
         """End a call for a reason that signalling does not show, such as silence; nothing if it has ended."""
         return [] if call.state in OVER else self._enter(call, State.ENDED, time, reason)

@@ -28,6 +28,7 @@ MAX_HEADERS = 512
 MAX_LINE = 16_384
 MAX_IDENTIFIER = 4_096  # of a Call-ID, a From or a To
 
+_BEGINNING = re.compile(rb"SIP/2|[A-Z]+ (?:sips?|tel|urn):", re.IGNORECASE)
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _KEEP_ALIVE_BYTES = (b"\r", b"\n", b"\0")
 _KEEP_ALIVE = b"".join(_KEEP_ALIVE_BYTES)  # RFC 5626 section 3.5.1, and what some phones send in its place
@@ -101,6 +102,11 @@ def looks_like_sip(data: bytes) -> bool:
     if line[:4].upper() == b"SIP/":
         return True
     return line[-7:-3].upper() == b"SIP/" and b" " in line and line[:1].isascii() and line[:1] > b" "
+
+
+def may_begin_sip(data: bytes) -> bool:
+    """Whether a stream that begins so may carry SIP: the first segment may end within the start line."""
+    return bool(_BEGINNING.match(data.lstrip(_KEEP_ALIVE))) or looks_like_sip(data)
 
 
 def parse(data: bytes, *, stream: bool = False) -> Message:

@@ -15,6 +15,8 @@ Keys = npt.NDArray[np.uint64]
 _FACTORS = tuple(np.uint64(secrets.randbits(64) | 1) for _ in range(3))
 _TOP = np.uint64(1 << 63)
 MAX_ADDRESSES = 1 << 18
+UNKNOWN = "::"
+"""The text of an IPv6 address that was forgotten in a flood of others."""
 
 
 def v6_keys(high: Keys, low: Keys) -> Keys:
@@ -44,6 +46,14 @@ class AddressBook:
 
     def __init__(self) -> None:
         self._texts: dict[int, str] = {}
+        self._kept: dict[int, str] = {}
+
+    def keep(self, key: int) -> None:
+        """Remember this address for longer than the others: it is in use. Bounded too."""
+        if key >> 63 and key not in self._kept and key in self._texts:
+            if len(self._kept) >= MAX_ADDRESSES:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = self._texts[key]
 
     def learn(self, keys: Keys, high: Keys, low: Keys) -> None:
         """Remember new addresses of a block."""
@@ -57,5 +67,5 @@ class AddressBook:
     def text(self, key: int) -> str:
         """Return the address as text."""
         if key >> 63:
-            return self._texts.get(key, f"ipv6-{key:016x}")
+            return self._texts.get(key) or self._kept.get(key, UNKNOWN)
         return str(ipaddress.IPv4Address(key))

@@ -6,6 +6,7 @@ column. A frame's `Fate` says what became of it, so that every frame is counted 
 
 import numpy as np
 
+from ..sip.message import may_begin_sip
 from .addresses import AddressBook
 from .datagrams import Datagrams, Fate, Keys, Mask, RtpColumns, join, tcp_flow_keys
 from .layers import Layers
@@ -70,9 +71,13 @@ class _Block(Layers):
         ports = (source << 16 | destination).astype(np.uint32)
         header = (self.data[part.at + 12] >> 4).astype(np.int64) * 4
         sip = np.isin(source, self.sip_ports) | np.isin(destination, self.sip_ports)
-        sip |= (part.end - part.at - header >= 16) & self.looks_like_text(part.at + header)
-        if len(self.tcp_flows):
-            sip |= np.isin(tcp_flow_keys(part.source, part.destination, ports), self.tcp_flows)
+        text = ~sip & (part.end - part.at - header >= 16) & self.looks_like_text(part.at + header)
+        for index in np.nonzero(text)[0].tolist():
+            start = int(part.at[index] + header[index])
+            sip[index] = may_begin_sip(self.data[start : min(start + 1500, int(part.end[index]))].tobytes())
+        flows = tcp_flow_keys(part.source, part.destination, ports)
+        if len(self.tcp_flows) or sip.any():  # with a connection's first message come its other segments
+            sip |= np.isin(flows, self.tcp_flows) | np.isin(flows, flows[sip])
         self.ends(part.rows[~sip], Fate.OTHER_TCP)
         self.ends(part.rows[sip], Fate.TCP)
         for index in np.nonzero(sip)[0].tolist():

@@ -14,6 +14,7 @@ from ..sip.dialog import (
     Described,
     Dialogs,
     Digits,
+    Ended,
     Event,
     Party,
     Started,
@@ -113,7 +114,9 @@ MAX_DIGITS = 4096
 class Correlator:
     """Owns the dialogs, the bindings and the claims. `closed` collects the calls that nothing more can happen to.
 
-    `last_before(stream, time)` says when a stream's last packet before a time came, both in ns.
+    `last_before(stream, time)` says when a stream's last packet before a time came, both in ns; `claimed(stream)` is
+    told of
+    each claim.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Correlator:
         settings: CallSettings,
         *,
         last_before: Callable[[int, int], int],
+        claimed: Callable[[int], None] | None = None,
         max_calls: int = 100_000,
     ) -> None:
         self.dialogs = Dialogs(limit=max_calls, linger_ns=settings.linger)
@@ -129,6 +133,7 @@ class Correlator:
         self.open: dict[int, Tracked] = {}
         self._streams = streams
         self._last_before = last_before
+        self._claimed = claimed
         self._settings = settings
         self._bindings = Bindings()
         self._owners: dict[int, list[Claim]] = {}
@@ -162,10 +167,17 @@ class Correlator:
                     tracked.digits.append((event.time, event.party, event.digit))
             case Transferred():
                 self._relations.transferred(tracked, event.target, event.time)
+            case Ended():
+                for claim in [claim for claim in tracked.claims if claim.until == FOREVER]:
+                    self._evaluate(claim.stream, event.time)  # another call may have waited for it
             case Closed():
                 self._close(tracked)
             case _:
                 pass  # the call itself says that it rings, was answered, has ended or goes on
+
+    def knows(self, source: EndpointKey, destination: EndpointKey) -> bool:
+        """Tell whether an open call knows either endpoint."""
+        return bool(self._bindings.matches(source, destination))
 
     def stream_started(self, stream: int, time: int) -> None:
         """A stream begins, or goes on after a silence in which its ports may have changed hands."""
@@ -281,6 +293,8 @@ class Correlator:
                 since = max(since, claim.tracked.call.ended)
         for claim in rivals:
             claim.until = max(since, claim.since)
+        if self._claimed is not None:
+            self._claimed(stream)
         new = Claim(tracked, stream, match, since)
         claims.append(new)
         tracked.claims.append(new)
@@ -307,12 +321,23 @@ class Correlator:
 
     def advance(self, now: int) -> None:
         """Let time pass: calls whose linger is over are closed, silent ones are ended."""
-        self.happened(self.dialogs.advance(now))
-        if now >= self._next_check or now < self._next_check - 20 * SECOND:
+        due = now >= self._next_check or now < self._next_check - 20 * SECOND
+        if due:
             self._next_check = now + 5 * SECOND
+            self._keep_ringing(now)
+        self.happened(self.dialogs.advance(now))
+        if due:
             for tracked in list(self.open.values()):
                 if tracked.call.ended is None:
                     self._check_silence(tracked, now)
+
+    def _keep_ringing(self, now: int) -> None:
+        """A call that is not answered yet goes on while there is media: queues play music for a long time."""
+        for tracked in self.open.values():
+            if tracked.call.answered is None and tracked.claims:
+                media = self.last_media(tracked)
+                if media is not None and now - media <= self._settings.media_silence_s * SECOND:
+                    self.dialogs.keep(tracked.call, media)
 
     def _check_silence(self, tracked: Tracked, now: int) -> None:
         call = tracked.call

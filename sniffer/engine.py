@@ -21,6 +21,10 @@ SLICE = 10 * SECOND
 """The longest span of time handled in one step, in ns: a block of a quiet link may span hours."""
 
 
+MAX_CLOSED = 1024
+"""Calls that may wait to be given out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of the tables. `memory` is what the packet index may take, in bytes."""
@@ -60,9 +64,13 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.columns = self.layers(sip_ports=self.sip_ports, book=self.book)
-        self.streams = StreamTable(limit=self.limits.max_streams)
+        self.streams = StreamTable(limit=self.limits.max_streams, admit=self._is_bound)
         self.correlator = Correlator(
-            self.streams, self.settings, last_before=self._last_before, max_calls=self.limits.max_calls
+            self.streams,
+            self.settings,
+            last_before=self._last_before,
+            claimed=self._claimed,
+            max_calls=self.limits.max_calls,
         )
         self._rows = RowStore(memory=self.limits.memory, parking=self.parking)
         self._joiner = Joiner(self.columns, self.account, self.stash)
@@ -78,7 +86,8 @@ class Engine:
         if block.last > self._now:
             self._now = block.last
             self.correlator.advance(block.last)
-        if self._rows.full:
+        crowded = self.streams.live * 4 >= self.limits.max_streams * 3 or len(self.correlator.closed) >= MAX_CLOSED
+        if self._rows.full or crowded:
             yield from self._harvest()
 
     def finish(self) -> Iterator[EndedCall]:
@@ -127,6 +136,16 @@ class Engine:
 
     def _start(self, begun: tuple[int, int]) -> None:
         self.correlator.stream_started(begun[1], begun[0])
+
+    def _claimed(self, stream: int) -> None:
+        """Remember the addresses of a stream that a call holds, whatever else is forgotten."""
+        row = self.streams.rows[stream]
+        self.book.keep(int(row["source"]))
+        self.book.keep(int(row["destination"]))
+
+    def _is_bound(self, source: int, destination: int, ports: int) -> bool:
+        """Tell whether an open call knows one of these ends."""
+        return self.correlator.knows((source, ports >> 16), (destination, ports & 0xFFFF))
 
     def _last_before(self, stream: int, time: int) -> int:
         """Return when a stream's last packet before `time` came, in ns."""

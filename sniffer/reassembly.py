@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 MAX_DATAGRAM = 65_535
+MAX_FRAGMENTS = 255
 FRAGMENT_TIMEOUT = 30_000_000_000
 """How long an unfinished datagram is waited for, in ns (RFC 791 suggests 15 s, RFC 8200 60 s)."""
 
@@ -70,7 +71,7 @@ class Fragments:
                 self.dropped += self._table.popitem(last=False)[1].frames
             entry = self._table[key] = _Pieces(first_seen=time)
         entry.frames += 1
-        if offset + len(data) > MAX_DATAGRAM or entry.frames > 1024:
+        if offset + len(data) > MAX_DATAGRAM or entry.frames > MAX_FRAGMENTS:
             self.dropped += self._table.pop(key).frames
             return None
         entry.add(offset, data)

@@ -83,12 +83,17 @@ def select(ended: EndedCall) -> None:
 
 
 def _find_copies(tracks: list[Track]) -> None:
-    """Mark the tracks that show another track's packets again, farther from their sender."""
+    """Mark the tracks that show another track's packets again, farther from their sender.
+
+    What only the copy shows, because the mirror missed it at the original, is added to the original.
+    """
     tracks.sort(key=lambda track: (-track.standing, int(track.rows["time"][0])))
     for index, track in enumerate(tracks):
         for original in tracks[:index]:
             if original.use is Use.SOUND and _is_copy(original, track):
                 track.use = Use.RELAYED
+                if original.ssrc == track.ssrc:
+                    _complete(original, track)
                 break
 
 
@@ -102,6 +107,17 @@ def _is_copy(original: Track, track: Track) -> bool:
     begin, end = int(original.rows["time"][0]), int(original.rows["time"][-1])
     during = (track.rows["time"] >= begin - 1_000_000_000) & (track.rows["time"] <= end + 1_000_000_000)
     return bool(during.mean() >= 0.5)
+
+
+def _complete(original: Track, copy: Track) -> None:
+    """Move the packets that only the copy shows to the original."""
+    missed = ~np.isin(_identity(copy.rows), _identity(original.rows))
+    if not missed.any():
+        return
+    rows = np.concatenate((original.rows, copy.rows[missed]))
+    order = np.argsort(rows["time"], kind="stable")
+    original.rows, original.fresh = rows[order], np.concatenate((original.fresh, copy.fresh[missed]))[order]
+    copy.rows, copy.fresh = copy.rows[~missed], copy.fresh[~missed]
 
 
 def _use_the_empty_channel(tracks: list[Track], others: list[Track], other: Party) -> None:

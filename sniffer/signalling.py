@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..sip.message import Framer, Message, SipError, looks_like_sip, parse
+from ..sip.message import Framer, Message, SipError, looks_like_sip, may_begin_sip, parse
 from .account import Account
 from .addresses import address_key
 from .columns import Columns
@@ -130,7 +130,7 @@ class Signalling:
             return
         known = connection in self._framers
         stretches = self._streams.add(connection, packet.payload, packet.time)
-        if not known and not any(looks_like_sip(stretch.data) for _, stretch in stretches):
+        if not known and not any(may_begin_sip(stretch.data) for _, stretch in stretches):
             on_port = not self._sip_ports.isdisjoint((packet.source_port, packet.destination_port))
             self._account.packet(*(("signalling", "SIP over TCP") if on_port else ("not_a_call", "other TCP")))
             return

@@ -5,6 +5,7 @@ open-addressing table held in NumPy arrays; only streams not seen before reach P
 """
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,13 +45,17 @@ class Lookup:
 
 
 class StreamTable:
-    """All streams seen lately, at most `limit`: beyond it new streams are refused and their rows get the number -1."""
+    """All streams seen lately, at most `limit`: beyond it new streams are refused and their rows get the number -1.
 
-    def __init__(self, *, limit: int = 1 << 20) -> None:
+    `admit` (source key, destination key, ports) vouches for streams that are let in even then.
+    """
+
+    def __init__(self, *, limit: int = 1 << 20, admit: Callable[[int, int, int], bool] | None = None) -> None:
         self.rows = np.zeros(1024, dtype=STREAM)
         self.count = 0
         self.live = 0
         self._limit = limit
+        self._admit = admit
         self._free: list[int] = []
         self._resize(4096)
 
@@ -66,7 +71,7 @@ class StreamTable:
 
     def note(self, rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> None:
         """Note when each stream was last seen, and count its packets."""
-        known = numbers if self._limit > self.live else numbers[numbers >= 0]
+        known = numbers if len(numbers) == 0 or numbers.min() >= 0 else numbers[numbers >= 0]
         times = rtp.time if len(known) == len(numbers) else rtp.time[numbers >= 0]
         if len(known) == 0:
             return
@@ -94,7 +99,8 @@ class StreamTable:
         unique, index, inverse = np.unique(hashes[missing], return_index=True, return_inverse=True)
         order = np.argsort(index, kind="stable")  # numbers in order of first appearance: the same run, the same numbers
         room = max(self._limit - self.live, 0)
-        order = order[:room]
+        if len(order) > room:
+            order = np.concatenate((order[:room], self._admitted(rtp, missing[index[order[room:]]], order[room:])))
         while (self.live + len(order)) * 2 > len(self._hashes):
             self._resize(len(self._hashes) * 2)
         assigned = np.full(len(unique), -1, dtype=np.int32)
@@ -113,6 +119,16 @@ class StreamTable:
             self._insert(key, number)
         numbers[missing] = assigned[inverse]
         return new
+
+    def _admitted(self, rtp: RtpColumns, rows: Ints, order: Ints) -> Ints:
+        """Of the streams that find the table full, return those that `admit` vouches for, while twice the limit
+        lasts."""
+        if self._admit is None:
+            return order[:0]
+        ends = zip(rtp.source[rows].tolist(), rtp.destination[rows].tolist(), rtp.ports[rows].tolist(), strict=True)
+        wanted = np.array([self._admit(*end) for end in ends], dtype=bool)
+        admitted: Ints = order[wanted][: max(2 * self._limit - max(self.live, self._limit), 0)]
+        return admitted
 
     def _take_numbers(self, wanted: int) -> list[int]:
         reused = [self._free.pop() for _ in range(min(wanted, len(self._free)))]

@@ -275,7 +275,7 @@ class CaptureFile:
             yield self._single(
                 place + 28, min(captured, len(block) - 32), wire, _nanoseconds(stamp, interface), interface
             )
-        elif kind == _SIMPLE and interfaces:  # carries no time: it is given none
+        elif kind == _SIMPLE and interfaces and len(block) >= 16:  # carries no time: it is given none
             wire = struct.unpack_from(order + "I", block, 8)[0]
             captured = min(wire, interfaces[0].snap or wire, len(block) - 16)
             yield self._single(place + 12, captured, wire, np.zeros(1, dtype=np.int64), interfaces[0])

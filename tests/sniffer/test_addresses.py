@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapdeck.sniffer import addresses as module
-from tapdeck.sniffer.addresses import AddressBook, address_key, v6_keys
+from tapdeck.sniffer.addresses import UNKNOWN, AddressBook, address_key, v6_keys
 
 
 def halves(address: ipaddress.IPv6Address) -> tuple[np.ndarray, np.ndarray]:
@@ -51,10 +51,12 @@ def test_the_book_is_bounded_and_forgets_the_oldest(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "MAX_ADDRESSES", 10)
     book = AddressBook()
     keys = []
-    for number in range(25):
+    for number in range(1, 26):
         high, low = halves(ipaddress.IPv6Address(number))
         keys.append(v6_keys(high, low))
         book.learn(keys[-1], high, low)
+        if number == 3:
+            book.keep(int(keys[-1][0]))
     known = [book.text(int(key[0])) for key in keys]
-    assert known[15:] == [str(ipaddress.IPv6Address(number)) for number in range(15, 25)]
-    assert all(text.startswith("ipv6-") for text in known[:15])
+    assert known[15:] == [str(ipaddress.IPv6Address(number)) for number in range(16, 26)]
+    assert known[:15] == [UNKNOWN, UNKNOWN, "::3", *[UNKNOWN] * 12]

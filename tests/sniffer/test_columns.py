@@ -180,7 +180,7 @@ ZRTP = b"\x10\0\0\1ZRTP" + bytes(20)
         (udp(b"\xa0\0\0\1" + bytes(8) + b"\x05"), Fate.OTHER_UDP),
         (tcp(SIP), Fate.TCP),
         (tcp(b"", ports=(5060, 1)), Fate.TCP),
-        (tcp(b"GET /index.html HTTP/1.1\r\n\r\n"), Fate.TCP),
+        (tcp(b"GET /index.html HTTP/1.1\r\n\r\n"), Fate.OTHER_TCP),
         (tcp(bytes(40)), Fate.OTHER_TCP),
         (bytes(Ether(**MAC) / IP() / ICMP()), Fate.OTHER_IP),
         (bytes(Ether(**MAC) / IP(proto=50) / ESP(spi=1)), Fate.ENCRYPTED_TUNNEL),
