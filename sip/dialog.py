@@ -234,7 +234,12 @@ class Dialogs:
             return self._on_bye_response(call, message, time, party)
         if message.cseq.method != "INVITE" or message.status == 100:
             return []
-        if party is Party.CALLER or call.memory.invite not in (-1, message.cseq.number):
+        if party is Party.CALLER:
+            return []
+        if -1 < call.memory.invite < message.cseq.number and call.answered is None:  # a retry whose INVITE was missed
+            call.memory.invite, call.memory.own_branch = message.cseq.number, top_branch(message)
+            call.memory.pending.clear()
+        if call.memory.invite not in (-1, message.cseq.number):
             return []
         if message.status >= 300:
             return self._on_failure(call, message, time)

@@ -152,7 +152,7 @@ class _Block(Layers):
         rows = np.nonzero(maybe)[0]
         text = gather(self.data, np.minimum(at[rows], len(self.data) - 16), _TEXT)["text"]
         capitals = ((text[:, :3] >= 65) & (text[:, :3] <= 90)).all(axis=1)
-        printable = (text >= 32).all(axis=1)
+        printable = ((text >= 32) | (text == 13) | (text == 10) | (text == 9)).all(axis=1)  # "SIP/2.0 200 OK" + CRLF
         parted = ((text == 32) | (text == 47)).any(axis=1)
         maybe[rows] = capitals & printable & parted
         return maybe

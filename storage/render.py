@@ -74,8 +74,10 @@ class Renderer:
         whole: list[tuple[Ints, Ints, Ints]] = []
         for (piece, channel), base in zip(sides, starts.tolist(), strict=False):
             law = Law.MU if encoding(piece.plan) is Encoding.MULAW else Law.A
-            target[base : base + piece.size] = SILENCE[law]
-            whole.append(_inside(channel, piece, base))
+            position, size, place = _inside(channel, piece, base)
+            if not _covers(size, place, base, piece.size):
+                target[base : base + piece.size] = SILENCE[law]
+            whole.append((position, size, place))
         if whole:
             position, size, place = (np.concatenate(columns) for columns in zip(*whole, strict=True))
             self._payloads.copy(position, size, target, place)
@@ -86,6 +88,13 @@ class Renderer:
             stereo[:, 0] = target[left : left + piece.size]
             stereo[:, 1] = target[right : right + piece.size]
             yield stereo.reshape(-1)
+
+
+def _covers(size: Ints, place: Ints, base: int, length: int) -> bool:
+    """Tell whether these packets, one behind the other, leave no gap."""
+    if len(size) == 0 or place[0] != base or place[-1] + size[-1] != base + length:
+        return False
+    return bool((place[1:] == place[:-1] + size[:-1]).all())
 
 
 def _room(buffer: Bytes, size: int) -> Bytes:

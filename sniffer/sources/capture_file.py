@@ -5,6 +5,7 @@ there and says so in `damage`.
 """
 
 import gzip
+import io
 import os
 import struct
 import sys
@@ -96,22 +97,29 @@ class CaptureFile:
         """Read until the window is full or the input ends."""
         room = len(self._buffer) - PADDING
         while self._filled < room and not self._ended:
+            place = self._buffer[self._filled : room]
             try:
-                data = self.stream.read(room - self._filled)
+                count = self._read_into(place)
             except (EOFError, zlib.error, OSError, ValueError) as error:
                 self._ended = True
-                self.damage = (
-                    f"{self.name}: cannot be read further after {self._position + self._filled:,} bytes: {error}"
-                )
+                bytes_read = self._position + self._filled
+                self.damage = f"{self.name}: cannot be read further after {bytes_read:,} bytes: {error}"
                 break
-            if not data:
+            if not count:
                 self._ended = True
                 break
-            self._buffer[self._filled : self._filled + len(data)] = np.frombuffer(data, dtype=np.uint8)
-            self._filled += len(data)
+            self._filled += count
             if self.copy is not None:
-                self.copy.write(data)
+                self.copy.write(place[:count].data)
         self._buffer[self._filled : self._filled + PADDING] = 0
+
+    def _read_into(self, place: Bytes) -> int:
+        """Read up to a window's room, straight into it from a file. Return how many bytes came, 0 at the end."""
+        if isinstance(self.stream, io.FileIO):
+            return self.stream.readinto(place.data)
+        data = self.stream.read(len(place))
+        place[: len(data)] = np.frombuffer(data, dtype=np.uint8)
+        return len(data)
 
     def _advance(self, used: int) -> bool:
         """Drop the first `used` bytes and read on; False when nothing new came."""

@@ -222,7 +222,9 @@ def heard(call: Expected, recording: Recording) -> list[Heard]:
     first = max(first, 0)
     both = [text(call["media"][side]["source_wav"]) for side in ("caller", "callee")]
     found = []
-    for side, channel, own, other in zip(("caller", "callee"), hearing.sound(recording.path), both, both[::-1], strict=True):
+    for side, channel, own, other in zip(
+        ("caller", "callee"), hearing.sound(recording.path), both, both[::-1], strict=True
+    ):
         # The caller's phone plays from the moment it has an answer's SDP, be that in a 183.
         speaks = call.get("progress", call["answer"]) if side == "caller" else call["answer"]
         begin_s = speaks - start - first / hearing.RATE

@@ -18,7 +18,7 @@ import pytest
 
 from tests.support import hearing, manifest, shark
 from tests.support.manifest import ExpectedCall, ExpectedCapture, ExpectedStream
-from tests.support.record import A_LAW, DAMAGED, MU_LAW, NO_CALL, REPOSITORY, Recording, Result, record, unbalanced
+from tests.support.record import DAMAGED, MU_LAW, NO_CALL, REPOSITORY, Recording, Result, record, unbalanced
 
 CAPTURES = Path(os.environ.get("TAPDECK_CAPTURES", REPOSITORY.parent / "shared" / "captures"))
 MANIFEST = CAPTURES / "MANIFEST.tsv"
@@ -34,7 +34,60 @@ LOUD = 150
 Facts = dict[str, Any]
 CAPTURE = 0
 """In `DIFFERENT`, the number that stands for the capture itself."""
-DIFFERENT: dict[tuple[str, int], tuple[set[str], str]] = {}
+GONE = "only failures of an INVITE before the capture: a call begins with its INVITE, a provisional answer or a 2xx"
+JOINED = "the capture begins within the call, whose INVITE it lacks"
+FUZZED = (
+    "fuzzed until its Call-ID, CSeq or start line is broken: Tapdeck counts the message as malformed, tshark reads on"
+)
+DIFFERENT: dict[tuple[str, int], tuple[set[str], str]] = {
+    ("Asterisk_ZFONE_XLITE.pcap", 1): (
+        {"outcome"},
+        "in the clear until ZRTP has agreed on keys; that part is recorded",
+    ),
+    ("FAX-Call-t38.pcap", 1): (
+        {"packets"},
+        "from the offer of T.38 on, tshark takes RTP for T.38, although the offer was refused with 488 and RTP went on",
+    ),
+    ("goffinet_private-test-sip-2_g722.pcapng", 1): (
+        {"bye"},
+        "the first BYE was refused with 500, and media went on until the other side's BYE",
+    ),
+    ("goffinet_private-test-sip-2_g722.pcapng", 2): ({"missing"}, GONE),
+    ("heplify_ipip0_rawip.pcap", 2): ({"missing"}, GONE),
+    ("h223-over-rtp_clearmode.pcap", 1): ({"caller"}, "From is anonymous, the asserted identity is not"),
+    ("sngrep_ipv6frag.pcap", 1): ({"caller"}, "the asserted identity is a number, From a name"),
+    ("jnetpcap_tc_TC_IDPRE_EXT0140.pcap", 2): ({"callee"}, "the answers assert another identity than To has"),
+    ("magum_call_transfer.pcapng", 1): ({"caller"}, "the user is 0, which the manifest took for none"),
+    ("magum_call_transfer.pcapng", 2): ({"missing"}, "the users are 0 and 1, which the manifest took for none"),
+    ("aaa.pcap", 1): ({"end"}, "the caller cancelled; 408 is what the server said of it afterwards"),
+    ("freeswitch_oreka1_mid.pcapng", CAPTURE): ({"Call-IDs"}, JOINED),
+    ("freeswitch_oreka1_mid.pcapng", 2): ({"end", "bye"}, "its BYE goes to a port that tshark does not know for SIP"),
+    ("freeswitch_oreka1_mid.pcapng", 3): (
+        {"answered", "end", "bye"},
+        "the ACK and the BYE's answer tell of what is missing",
+    ),
+    ("vowifi_amr_sll_esp.pcap", CAPTURE): ({"Call-IDs"}, JOINED),
+    ("vowifi_amr_sll_esp.pcap", 1): ({"callee", "end", "bye"}, "the answers' To and the answer to the BYE tell"),
+    ("ndpi_gre_vlan_ppp_sip.pcapng", CAPTURE): ({"Call-IDs"}, JOINED),
+    ("fuzz-2006-06-26-2594.pcap", CAPTURE): ({"Call-IDs"}, FUZZED),
+    ("fuzz-2006-06-26-2594.pcap", 1): ({"missing"}, FUZZED),
+    ("fuzz-2006-06-26-2594.pcap", 2): (
+        {"outcome", "answered", "bye", "codec", "packets"},
+        "RTP of the last call, a quarter of an hour later: the same port was offered in both",
+    ),
+    ("fuzz-2006-06-26-2594.pcap", 3): ({"caller"}, FUZZED),
+    ("fuzz-2006-06-26-2594.pcap", 4): ({"missing"}, FUZZED),
+    ("fuzz-2006-06-26-2594.pcap", 5): ({"caller", "end"}, FUZZED),
+    ("fuzz-2006-06-26-2594.pcap", 6): ({"missing"}, FUZZED),
+    ("fuzz-2006-06-26-2594.pcap", 7): ({"end"}, FUZZED),
+    ("websocket-sip.pcapng", CAPTURE): ({"Call-IDs"}, "SIP over WebSocket is not read"),
+    ("websocket-sip.pcapng", 1): ({"missing"}, "SIP over WebSocket is not read"),
+}
+MORE_AUDIBLE = {("FAX-Call-t38.pcap", "10.35.60.100:15580 > 10.23.1.52:16756")}
+"""Streams of which tshark, and so the manifest, sees only a part (see DIFFERENT)."""
+SLOW_CLOCK = ("goffinet_voip1b_directmedia.pcapng",)
+"""Its sender's time stamps advance 20 ms every 30: seven seconds in twenty, all silence."""
+STALL_S = 0.25
 
 pytestmark = [
     pytest.mark.skipif(not EXPECTED, reason="no public captures: set TAPDECK_CAPTURES to their folder"),
@@ -152,23 +205,29 @@ def received(info: str, side: str) -> int:
 
 
 def compare(expected: ExpectedCapture, result: Result) -> dict[int, set[str]]:
-    """What differs, by the manifest's number of the call. Each call is held against the one of ours that is most like it."""
+    """What differs, by the manifest's number of the call."""
     lines = sorted(result.lines[:-1], key=lambda line: str(line["start"]))
     ours = [found_facts(line, info_of(result, line), began(expected.name)) for line in lines]
-    found: dict[int, set[str]] = {CAPTURE: set()}
+    found = match_calls({call.number: expected_facts(call) for call in expected.calls}, ours)
+    about: set[str] = set()
     if len({line["call_id"] for line in lines}) != expected.invites:
-        found[CAPTURE].add("Call-IDs")
-    for call in expected.calls:
-        facts = expected_facts(call)
-        best = min(ours, key=lambda one: len(differences(facts, one)), default=None)
-        if best is None:
-            found[call.number] = {"missing"}
-            continue
-        ours.remove(best)
-        found[call.number] = differences(facts, best)
-    if ours and len(lines) != expected.invites:
-        found[CAPTURE].add("more calls")
-    return {number: keys for number, keys in found.items() if keys}
+        about.add("Call-IDs")
+    if len(lines) > max(expected.invites, len(expected.calls)):
+        about.add("more calls")
+    return {number: keys for number, keys in (found | {CAPTURE: about}).items() if keys}
+
+
+def match_calls(expected: dict[int, Facts], ours: list[Facts]) -> dict[int, set[str]]:
+    """Hold each call against the one of ours that is most like it. Who shares neither party is another call."""
+    pairs = [(differences(facts, one), number, at) for number, facts in expected.items() for at, one in enumerate(ours)]
+    pairs = [pair for pair in pairs if not {"caller", "callee"} <= pair[0]]
+    found: dict[int, set[str]] = {}
+    taken: set[int] = set()
+    for keys, number, at in sorted(pairs, key=lambda pair: (len(pair[0]), *pair[1:])):
+        if number not in found and at not in taken:
+            found[number] = keys
+            taken.add(at)
+    return {number: found.get(number, {"missing"}) for number in expected}
 
 
 def info_of(result: Result, line: dict[str, Any]) -> str:
@@ -176,17 +235,11 @@ def info_of(result: Result, line: dict[str, Any]) -> str:
     return (result.out / names[0]).read_text(encoding="utf-8") if names else ""
 
 
-def recordings(result: Result) -> Iterable[tuple[Recording, str]]:
-    """The recordings with sound and the text beside each."""
-    for one in result.recordings:
-        yield one, one.path.with_name(one.path.stem + "_info.txt").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_calls_are_those_of_the_manifest(name: str, folder: Path) -> None:
     found = compare(EXPECTED[name], recorded(folder, name))
     known = {number: keys for (capture, number), (keys, _) in DIFFERENT.items() if capture == name}
-    assert found == known
+    assert found == known, sorted(found.items())
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -220,32 +273,126 @@ SOUNDING = [
 ]
 
 
+@cache
+def rtp_streams(name: str) -> list[shark.Stream]:
+    return shark.rtp_streams(CAPTURES / name)
+
+
+def channels(folder: Path, name: str) -> Iterable[tuple[str, Recording, str, int]]:
+    """Each recording's text and path, and its two sides with the number of the channel."""
+    for recording in recorded(folder, name).recordings:
+        info = recording.path.with_name(recording.path.stem + "_info.txt").read_text(encoding="utf-8")
+        for number, side in enumerate(("Caller", "Callee")):
+            yield info, recording, side, number
+
+
 @pytest.mark.parametrize("name", SOUNDING)
 def test_as_much_is_audible_as_was_sent(name: str, folder: Path) -> None:
-    streams = [stream for call in EXPECTED[name].calls for stream in call.streams]
+    """A WAV's packet-long windows need not begin where packets do, so a few at the edges of speech count otherwise."""
+    told = [stream for call in EXPECTED[name].calls for stream in call.streams if stream.audible is not None]
     compared = 0
-    for recording, info in recordings(recorded(folder, name)):
-        for side, channel in zip(("Caller", "Callee"), hearing.sound(recording.path), strict=True):
-            told = [stream for stream in streams if stream.ends in media(info, side) and stream.audible is not None]
-            if told:
-                heard, expected = _audible(name, channel, told)
-                print(name, side, heard, expected)
-                compared += 1
-    assert compared == len([s for s in streams if s.audible is not None])
+    for info, recording, side, number in channels(folder, name):
+        for stream in (stream for stream in told if stream.ends in media(info, side)):
+            compared += 1
+            if (name, stream.ends) in MORE_AUDIBLE:
+                continue
+            heard = hearing.audible_windows(hearing.sound(recording.path)[number], window(name, stream), LOUD)
+            assert heard == pytest.approx(stream.audible, rel=0.05, abs=5)
+    assert compared == len(told)
 
 
-def _audible(name: str, channel: hearing.Sound, told: list[ExpectedStream]) -> tuple[int, int]:
-    return hearing.audible_windows(channel, 160, LOUD), told[0].audible or 0
+def window(name: str, stream: ExpectedStream) -> int:
+    """Samples in the stream's packets, after tshark."""
+    sizes = [
+        len(p.payload)
+        for one in rtp_streams(name)
+        if f"{one.source} > {one.target}" == stream.ends
+        for p in one.packets
+    ]
+    return max(set(sizes), key=sizes.count)
 
 
 @pytest.mark.parametrize("name", SOUNDING)
 def test_the_channels_are_the_payload_bytes(name: str, folder: Path) -> None:
-    streams = shark.rtp_streams(CAPTURES / name)
-    for recording, info in recordings(recorded(folder, name)):
-        silence = hearing.SILENCE[recording.wav.tag]
-        for side, channel in zip(("Caller", "Callee"), recording.wav.channels(), strict=True):
-            own = [stream for stream in streams if stream.media_line in repeated(info, f"{side}-Media")]
-            begin = _seconds(repeated(info, "AudioStart")[0])
-            p = hearing.placed(channel, own, silence)
-            late = [x.packet.time_s - begin - x.sample/8000 for x in p]
-            print(name, side, len(p), [x.moved for x in p if x.moved], min(late, default=0), max(late, default=0))
+    for info, recording, side, number in channels(folder, name):
+        lines = repeated(info, f"{side}-Media")
+        own = [stream for stream in rtp_streams(name) if stream.media_line in lines]
+        assert len(own) == len(lines)
+        if any((name, f"{stream.source} > {stream.target}") in MORE_AUDIBLE for stream in own):
+            continue
+        found = hearing.placed(recording.wav.channels()[number], own, hearing.SILENCE[recording.wav.tag])
+        assert len(found) == sum(packet.payload_type in hearing.LAWS for one in own for packet in one.ordered())
+        late = [
+            one.packet.time_s - _seconds(repeated(info, "AudioStart")[0]) - one.sample / hearing.RATE for one in found
+        ]
+        if name not in SLOW_CLOCK:
+            assert max(map(abs, late), default=0.0) < STALL_S
+
+
+# -- the traps of the folder's README ----------------------------------------------------------------------------------
+
+
+def here(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(name not in EXPECTED, reason=f"no capture {name}")
+
+
+@here("Asterisk_ZFONE_XLITE.pcap")
+def test_nothing_is_written_after_the_keys_are_agreed(folder: Path) -> None:
+    """The manifest names the moment. G.711 of speech has far less than 7.5 bits an octet; SRTP has nearly 8."""
+    name = "Asterisk_ZFONE_XLITE.pcap"
+    agreed = began(name) + 16.76
+    recording = recorded(folder, name).only()
+    wav = b"".join(recording.wav.channels())
+    secret = [p.payload for stream in rtp_streams(name) for p in stream.packets if p.time_s > agreed and p.payload]
+    assert len(secret) >= 778 + 204
+    assert not [payload for payload in secret if payload in wav]
+    clear = [
+        p.payload for stream in rtp_streams(name) for p in stream.packets if p.time_s < agreed and p.payload_type == 0
+    ]
+    assert all(payload in wav for payload in clear)
+    heard = sum(octet != hearing.SILENCE[MU_LAW][0] for octet in wav)
+    assert heard <= sum(map(len, clear))
+    assert not list(recorded(folder, name).out.rglob("*.pcapng"))
+
+
+@here("h223-over-rtp_clearmode.pcap")
+def test_data_is_not_written_as_sound(folder: Path) -> None:
+    result = recorded(folder, "h223-over-rtp_clearmode.pcap")
+    assert not list(result.out.rglob("*.wav"))
+    assert len(list(result.out.rglob("*.pcapng"))) == 1
+
+
+@here("voipshark_SIP-SRTP_two_parties.pcap")
+def test_srtp_is_not_written(folder: Path) -> None:
+    result = recorded(folder, "voipshark_SIP-SRTP_two_parties.pcap")
+    assert result.summary["calls"]["encrypted"] == 2
+    assert result.summary["packets"]["kept"] == 0
+    assert not list(result.out.rglob("*.*"))
+
+
+@here("SIP_DTMF2.pcap")
+def test_keys_of_a_call_with_a_delayed_offer(folder: Path) -> None:
+    assert recorded(folder, "SIP_DTMF2.pcap").only().info["Digits"] == "6789123"
+
+
+@pytest.mark.parametrize("name", [name for name, one in EXPECTED.items() if not one.calls])
+def test_what_is_no_call_leaves_nothing(name: str, folder: Path) -> None:
+    result = recorded(folder, name)
+    assert result.code == NO_CALL
+    assert not list(result.out.rglob("*.*"))
+
+
+@pytest.mark.parametrize("name", [name for name, one in EXPECTED.items() if len(one.calls) > 1])
+def test_legs_of_one_call_name_each_other(name: str, folder: Path) -> None:
+    """The manifest merges legs whose parties agree and which are answered within 0.3 s."""
+    calls = [call for call in EXPECTED[name].calls if call.answered_s is not None and call.streams]
+    legs = {
+        one.number
+        for one in calls
+        for other in calls
+        if one is not other
+        and (one.caller, one.callee) == (other.caller, other.callee)
+        and abs((one.answered_s or 0) - (other.answered_s or 0)) <= 0.3
+    }
+    related = [one for one in recorded(folder, name).recordings if one.info["RelatedCalls"]]
+    assert len(related) >= len(legs)

@@ -83,7 +83,9 @@ def placed(channel: bytes, streams: list[Stream], silence: bytes) -> list[Placed
                 start = hint
             else:
                 start = channel.find(content, 0 if not found else found[-1].sample + len(found[-1].packet.payload))
-            assert start >= 0, f"payload of sequence number {run[0].sequence} ({len(run)} packets) is not in the channel"
+            assert start >= 0, (
+                f"payload of sequence number {run[0].sequence} ({len(run)} packets) is not in the channel"
+            )
             assert not covered[start : start + len(content)].any(), "two payloads at one place"
             covered[start : start + len(content)] = True
             moved = 0 if hint is None else start - hint

@@ -69,7 +69,10 @@ _STREAM = re.compile(
 def read(path: Path) -> list[ExpectedCapture]:
     """All lines of the manifest."""
     with path.open(encoding="utf-8", newline="") as lines:
-        return [_capture(row["file"], row["expected"]) for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
+        return [
+            _capture(row["file"], row["expected"])
+            for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        ]
 
 
 def _capture(name: str, text: str) -> ExpectedCapture:
