@@ -29,6 +29,11 @@ RFC 3550 takes 100; a recorder need not be that quick.
 
 WINDOW_S = 1.0
 """How much arrival time is looked at for the least delayed packet: a burst after a stall lies within it as a whole."""
+MAX_WINDOW = 1024
+"""The same in packets at most: hostile streams must not cost more than long ones."""
+NEXT = 32
+"""Packets looked at first, for all places at once."""
+CHUNK = 4096
 FEW = 10
 """So few packets say little about how late the least delayed one is."""
 TOLERANCE_S = 0.040
@@ -160,10 +165,13 @@ def place(
     parted = (np.abs(change) > BREAK_S * rate) | ((gap != 0) & (change < -JUMP_S * rate))
     suspects = np.nonzero((gap != 0) | parted)[0] + 1
     breaks = np.nonzero(parted)[0] + 1
-    places = np.concatenate(([0], suspects))
-    ends = np.searchsorted(arrival, arrival[places] + round(WINDOW_S * rate), side="right")
-    ends = np.minimum(ends, np.append(breaks, len(row))[np.searchsorted(breaks, places, side="right")])
-    return _anchor(row, media, late, length, gap, places, ends, rate)
+    ends = np.searchsorted(arrival, arrival[suspects] + round(WINDOW_S * rate), side="right")
+    ends = np.minimum(ends, suspects + MAX_WINDOW)
+    limits = np.append(breaks, len(row))
+    ends = np.minimum(ends, limits[np.searchsorted(breaks, suspects, side="right")])
+    begin = int(min(limits[0], MAX_WINDOW, np.searchsorted(arrival, arrival[0] + round(WINDOW_S * rate), side="right")))
+    first = int(late[: max(begin, 1)].min())
+    return _anchor(row, media, late, length, gap, first, suspects, ends, rate)
 
 
 def _samples(nanoseconds: Ints, rate: int) -> Ints:
@@ -174,15 +182,26 @@ def _samples(nanoseconds: Ints, rate: int) -> Ints:
 
 
 def _anchor(
-    row: Ints, media: Ints, late: Ints, length: Ints, gap: Ints, places: Ints, ends: Ints, rate: int
+    row: Ints, media: Ints, late: Ints, length: Ints, gap: Ints, first: int, suspects: Ints, ends: Ints, rate: int
 ) -> Timeline:
     """Walk the places where the anchor may move; between them the time stamp rules.
 
-    `places` are packets (the first one among them), `ends` where each one's window for the least delayed packet ends.
+    `first` is the first anchor; `ends` is where the window of each suspect ends, in which it looks for the least
+    delayed
+    packet. Only suspects that a look at the next few packets does not clear are walked one by one.
     """
     shift = np.empty(len(row), dtype=np.int64)
-    anchor, begin, anchors, drift = int(late[: int(ends[0])].min()), 0, 1, 0
-    for index, end in zip(places[1:].tolist(), ends[1:].tolist(), strict=True):
+    anchor, begin, anchors, drift, place = first, 0, 1, 0, 0
+    near, narrow = _least_of_next(late)[suspects], _narrowest(gap[suspects - 1], length[suspects - 1], rate)
+    narrow[ends - suspects < NEXT] = -1  # a break is near: what lies behind it does not count
+    while place < len(suspects):
+        unclear = np.abs(near[place : place + CHUNK] - anchor) > narrow[place : place + CHUNK]
+        if not unclear.any():
+            place += CHUNK
+            continue
+        place += int(unclear.argmax())
+        index, end = int(suspects[place]), int(ends[place])
+        place += 1
         lateness = int(late[index : max(end, index + 1)].min())
         parted = lateness - anchor
         if abs(parted) <= _allowed(int(gap[index - 1]), int(length[index - 1]), end - index) * rate:
@@ -194,6 +213,30 @@ def _anchor(
     shift[begin:] = anchor
     drift += int(late[max(begin, len(late) - 50) :].min()) - anchor
     return Timeline(row, media + shift, anchors, drift)
+
+
+def _least_of_next(late: Ints) -> Ints:
+    """Return for each packet the least lateness among it and the `NEXT` - 1 packets behind it, all at once.
+
+    Within blocks of `NEXT` packets a running minimum from either side; a window covers the end of one and the start of
+    the
+    next.
+    """
+    count = len(late)
+    blocks = -(-count // NEXT) + 1
+    padded = np.full(blocks * NEXT, np.iinfo(np.int64).max, dtype=np.int64)
+    padded[:count] = late
+    square = padded.reshape(blocks, NEXT)
+    ahead = np.minimum.accumulate(square, axis=1).reshape(-1)
+    behind = np.minimum.accumulate(square[:, ::-1], axis=1)[:, ::-1].reshape(-1)
+    least: Ints = np.minimum(behind[:count], ahead[NEXT - 1 : NEXT - 1 + count])
+    return least
+
+
+def _narrowest(gap: Ints, length: Ints, rate: int) -> Ints:
+    """Return what `_allowed` allows at least, in samples, for many packets."""
+    contiguous = np.where(-gap <= length, round(BREAK_S * rate), -1)
+    return np.where(gap > 0, round(TOLERANCE_S * rate), contiguous)
 
 
 def _allowed(gap: int, length: int, packets: int) -> float:

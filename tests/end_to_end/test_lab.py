@@ -218,15 +218,15 @@ def text(source: str) -> hearing.Sound:
 
 def heard(call: Expected, recording: Recording) -> list[Heard]:
     start = seconds(recording.info["AudioStart"])
-    first, last = (int((call[key] - start) * hearing.RATE) for key in ("answer", "hold" if "hold" in call else "end"))
-    first = max(first, 0)
+    first = max(int((call["answer"] - start) * hearing.RATE), 0)
+    last = int((call.get("hold", call["end"]) - start) * hearing.RATE)
     both = [text(call["media"][side]["source_wav"]) for side in ("caller", "callee")]
-    found = []
+    found: list[Heard] = []
     for side, channel, own, other in zip(
         ("caller", "callee"), hearing.sound(recording.path), both, both[::-1], strict=True
     ):
         # The caller's phone plays from the moment it has an answer's SDP, be that in a 183.
-        speaks = call.get("progress", call["answer"]) if side == "caller" else call["answer"]
+        speaks: float = call["progress" if side == "caller" and "progress" in call else "answer"]
         begin_s = speaks - start - first / hearing.RATE
         found.append(Heard(channel[first:last], own, other, begin_s, not is_own(call, recording, side)))
     return found
@@ -266,7 +266,7 @@ def test_who_is_heard_on_a_bad_line(folder: Path) -> None:
     [(call, recording)] = pairs(folder, "n_impaired")
     lost = call_file("n_impaired")["impairment"]["lost_from_phone"] / (call["duration"] * 50)
     caller, callee = heard(call, recording)
-    # Each packet is as loud as the next on average, so the coefficient falls by about half of the share that is missing.
+    # Were all packets as loud, the coefficient would fall by half of the share that is missing.
     assert hearing.match(caller.sound, caller.own).likeness > 1 - 3 * lost
     assert hearing.match(callee.sound, callee.own).likeness > LIKE
     for one in (caller, callee):

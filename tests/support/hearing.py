@@ -43,7 +43,7 @@ def alaw_file(path: Path) -> Sound:
 
 
 def match(channel: Sound, text: Sound) -> Match:
-    """The lag at which `text` (as long as the channel, at most) correlates best, and the coefficient over the overlap."""
+    """The lag at which `text` (as long as the channel, at most) correlates best, and the coefficient there."""
     text = text[: len(channel)]
     size = 1 << (len(channel) + len(text)).bit_length()
     products = np.fft.irfft(np.fft.rfft(channel, size) * np.conj(np.fft.rfft(text, size)), size)
@@ -75,27 +75,30 @@ def placed(channel: bytes, streams: list[Stream], silence: bytes) -> list[Placed
     found: list[Placed] = []
     covered = np.zeros(len(channel), dtype=bool)
     for stream in streams:
-        at: int | None = None
+        last: Placed | None = None
         for run in _runs(stream):
             content = b"".join(packet.payload for packet in run)
-            hint = None if at is None else at + _after(before, run[0])
-            if hint is not None and channel[hint : hint + len(content)] == content:
-                start = hint
-            else:
-                start = channel.find(content, 0 if not found else found[-1].sample + len(found[-1].packet.payload))
-            assert start >= 0, (
-                f"payload of sequence number {run[0].sequence} ({len(run)} packets) is not in the channel"
-            )
+            hint = None if last is None else last.sample + _after(last.packet, run[0])
+            after = found[-1].sample + len(found[-1].packet.payload) if found else 0
+            start = _find(channel, content, hint, after)
+            assert start >= 0, f"the payloads from sequence number {run[0].sequence} on are not in the channel"
             assert not covered[start : start + len(content)].any(), "two payloads at one place"
             covered[start : start + len(content)] = True
             moved = 0 if hint is None else start - hint
             for packet in run:
                 found.append(Placed(packet, start, moved))
                 start, moved = start + len(packet.payload), 0
-            before, at = run[-1], found[-1].sample
+            last = found[-1]
     rest = np.frombuffer(channel, dtype=np.uint8)[~covered]
     assert not rest.size or (rest == silence[0]).all(), "what no packet covers is not silence"
     return found
+
+
+def _find(channel: bytes, content: bytes, hint: int | None, after: int) -> int:
+    """Where the content is: at the hint if it is there, else the first place after what was found before."""
+    if hint is not None and hint >= 0 and channel[hint : hint + len(content)] == content:
+        return hint
+    return channel.find(content, after)
 
 
 def _runs(stream: Stream) -> list[list[RtpPacket]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ needs_wireshark = pytest.mark.skipif(
 
 _FIELDS = (
     *("frame.time_epoch", "ip.src", "ipv6.src", "udp.srcport", "ip.dst", "ipv6.dst", "udp.dstport"),
-    *("rtp.ssrc", "rtp.p_type", "rtp.seq", "rtp.timestamp", "rtp.payload"),
+    *("rtp.ssrc", "rtp.p_type", "rtp.seq", "rtp.timestamp", "rtp.payload", "srtp.enc_payload"),
 )
 
 _NO_QUOTE = "not icmp and not icmpv6"
@@ -24,7 +25,7 @@ _NO_QUOTE = "not icmp and not icmpv6"
 
 @dataclass(frozen=True)
 class RtpPacket:
-    """One RTP packet: arrival in seconds since the epoch, header fields, payload."""
+    """One RTP packet: arrival in seconds since the epoch, header fields, payload (of SRTP what is encrypted)."""
 
     time_s: float
     payload_type: int
@@ -57,31 +58,23 @@ class Stream:
 
 def rtp_streams(capture: Path) -> list[Stream]:
     """All RTP streams that tshark finds, by SDP and by its heuristic."""
-    fields = [word for name in _FIELDS for word in ("-e", name)]
-    table = run(
-        *("tshark", "-n", "-r", capture, "-Y", f"rtp and {_NO_QUOTE}", "-T", "fields", "-E", "occurrence=l", *fields),
-        *("-o", "udp.try_heuristic_first:TRUE", "--enable-heuristic", "rtp_udp"),
-    )
+    heuristic = ("-o", "udp.try_heuristic_first:TRUE", "--enable-heuristic", "rtp_udp")
     grouped: dict[tuple[str, str, str], list[RtpPacket]] = {}
-    for line in table.splitlines():
-        time, v4_source, v6_source, from_, v4_target, v6_target, to, ssrc, kind, *rest = line.split("\t")
-        sequence, stamp, payload = rest
+    for time, v4_source, v6_source, from_, v4_target, v6_target, to, ssrc, *rest in _table(
+        capture, "rtp", _FIELDS, heuristic
+    ):
+        kind, sequence, stamp, payload, secret = rest
         if not ssrc:
             continue
         key = (end(v6_source or v4_source, from_), end(v6_target or v4_target, to), ssrc)
-        packet = RtpPacket(float(time), int(kind), int(sequence), int(stamp), bytes.fromhex(payload))
+        packet = RtpPacket(float(time), int(kind), int(sequence), int(stamp), bytes.fromhex(payload or secret))
         grouped.setdefault(key, []).append(packet)
     return [Stream(*key, tuple(packets)) for key, packets in grouped.items()]
 
 
 def udp_payloads(capture: Path, ends: tuple[str, str] | None = None) -> list[str]:
     """The UDP payloads of a capture in hex, in order; `ends` (source, destination) names one direction."""
-    fields = [word for name in _FIELDS[1:7] for word in ("-e", name)]
-    table = run(
-        *("tshark", "-n", "-r", capture, "-Y", f"udp and {_NO_QUOTE}", "-T", "fields", "-E", "occurrence=l", *fields),
-        *("-e", "udp.payload"),
-    )
-    rows = [line.split("\t") for line in table.splitlines()]
+    rows = _table(capture, "udp", (*_FIELDS[1:7], "udp.payload"))
     return [row[6] for row in rows if ends in (None, (end(row[1] or row[0], row[2]), end(row[4] or row[3], row[5])))]
 
 
@@ -90,6 +83,13 @@ def starts(captures: list[Path]) -> dict[str, float]:
     table = run("capinfos", "-T", "-r", "-S", "-a", *captures)
     rows = [line.split("\t") for line in table.splitlines()]
     return {Path(name).name: float(time) for name, time in rows if time != "n/a"}
+
+
+def _table(capture: Path, what: str, fields: Sequence[str], more: Sequence[str] = ()) -> list[list[str]]:
+    """The innermost value of each field, one row a packet."""
+    columns = [word for name in fields for word in ("-e", name)]
+    choice = ("-Y", f"{what} and {_NO_QUOTE}", "-T", "fields", "-E", "occurrence=l")
+    return [line.split("\t") for line in run("tshark", "-n", "-r", capture, *choice, *columns, *more).splitlines()]
 
 
 def run(*command: str | Path) -> str:
