@@ -250,7 +250,7 @@ def _call_report(ended: EndedCall, outcome: str) -> CallReport:
         joined_late=call.joined_late,
         encrypted=ended.tracked.encrypted,
         forks=len(call.forks),
-        related=[one.call.number for one in ended.tracked.related],
+        related=[leg.number for leg in ended.tracked.related],
         endpoints={party: call.signalling[party] for party in Party if party in call.signalling},
     )
 

@@ -69,13 +69,16 @@ def _run(call: Any) -> int:
     except ConfigError as error:
         _complain(str(error))
         return ExitCode.CONFIG
-    except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted")
-        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does. Nothing more can be said; spare the complaint at shutdown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitCode.CANNOT_WRITE
+    except OSError as error:
+        _complain(f"{error.filename or 'writing'}: {error.strerror or error}")
+        return ExitCode.CANNOT_WRITE
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        return ExitCode.INTERRUPTED
     except Exception:  # noqa: BLE001 - Python's own exit code for it, 1, means something else here
         _explain_mistake()
         return ExitCode.SOFTWARE

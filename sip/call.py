@@ -118,6 +118,7 @@ class Memory:
     holds: dict[Party, bool] = field(default_factory=dict)
     offers: dict[tuple[Party, int], bool] = field(default_factory=dict)
     deadline: int | None = None
+    given_up: bool = False
 
 
 DescribedKey = tuple[int, str, Party, str]

@@ -78,6 +78,7 @@ FAILURE_NS = 5 * SECOND
 BYE_NS = 2 * SECOND
 # A ringing callee repeats its 18x every minute (RFC 3261 section 13.3.1.1) and proxies give up after some three.
 SETUP_NS = 600 * SECOND
+CALLING_NS = 64 * SECOND  # without any answer a caller gives up after 64 * T1 (section 17.1.1.2); twice that
 
 _CARRIES_MEDIA = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
 _IN_CALL = _CARRIES_MEDIA | {"BYE", "CANCEL", "INFO", "REFER"}
@@ -138,6 +139,7 @@ class Dialogs:
                 events += self._move(call, Signal.LINGERED, deadline)
             else:
                 reason = call.memory.last_failure or "no final response"
+                call.memory.given_up = not call.memory.last_failure
                 events += self._move(call, Signal.FAILURE, deadline, reason)
         return events
 
@@ -155,8 +157,14 @@ class Dialogs:
             call.memory.deadline = max(call.memory.deadline, time + SETUP_NS)
 
     def end(self, call: Call, time: int, reason: str) -> list[Event]:
-        """End a call for a reason that signalling does not show, such as silence; nothing if it has ended."""
-        return [] if call.state in OVER else self._enter(call, State.ENDED, time, reason)
+        """End a call for a reason that signalling does not show, such as silence; nothing if it has ended.
+
+        Should its dialog go on after all, that is another call, joined late.
+        """
+        if call.state in OVER:
+            return []
+        call.memory.given_up = True
+        return self._enter(call, State.ENDED, time, reason)
 
     # Where calls begin
 
@@ -184,7 +192,7 @@ class Dialogs:
             return None
         self._numbered += 1
         call = new_call(self._numbered, message, time, ends)
-        self._table.add(call, time + SETUP_NS)
+        self._table.add(call, time + CALLING_NS)
         events.append(Started(call, time))
         return call
 
@@ -206,7 +214,8 @@ class Dialogs:
             return []
         call.messages += 1
         if call.memory.deadline is not None and call.state not in OVER:
-            call.memory.deadline = max(call.memory.deadline, time + SETUP_NS)
+            heard = message.status or call.state is not State.CALLING
+            call.memory.deadline = max(call.memory.deadline, time + (SETUP_NS if heard else CALLING_NS))
         if message.status:
             events = self._on_response(call, message, time, source, party)
         elif method == "INVITE" and not message.to.tag and party is Party.CALLER:

@@ -20,6 +20,7 @@ class CallTable:
         self._by_tag: dict[tuple[str, str], Call] = {}
         self._challenged: dict[str, Call] = {}
         self._forgotten: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._given_up: dict[tuple[str, str], None] = {}
         self._deadlines: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
@@ -40,9 +41,10 @@ class CallTable:
         return call, asking if message.method else asking.other
 
     def is_late(self, message: Message) -> bool:
-        """Whether the message belongs to a call that is closed or was refused."""
+        """Whether the message belongs to a call that was ended or refused; one only given up may go on."""
         tags = message.from_.tag, message.to.tag
-        return any((message.call_id, tag) in self._forgotten for tag in tags)
+        keys = [(message.call_id, tag) for tag in tags]
+        return any(key in self._forgotten and key not in self._given_up for key in keys)
 
     def is_late_invite(self, invite: Message) -> bool:
         """Whether a first INVITE is the copy of one that such a call has had."""
@@ -64,6 +66,7 @@ class CallTable:
         self._open[call.number] = call
         self._index(call)
         self._forgotten.pop((call.call_id, call.caller_tag), None)
+        self._given_up.pop((call.call_id, call.caller_tag), None)
         self.schedule(call, deadline)
 
     def _index(self, call: Call) -> None:
@@ -83,12 +86,15 @@ class CallTable:
             if self._by_tag.get((call.call_id, tag)) is call:
                 del self._by_tag[call.call_id, tag]
                 self._forget((call.call_id, tag), call.memory.invite)
+                if call.memory.given_up:
+                    self._given_up[call.call_id, tag] = None
 
     def _forget(self, key: tuple[str, str], invite: int) -> None:
         self._forgotten[key] = max(invite, self._forgotten.get(key, -1))
         self._forgotten.move_to_end(key)
         while len(self._forgotten) > MAX_CLOSED:
-            self._forgotten.popitem(last=False)
+            key, _ = self._forgotten.popitem(last=False)
+            self._given_up.pop(key, None)
 
     def schedule(self, call: Call, deadline: int) -> None:
         """Have the call come due at `deadline`. A later one may also just be written into `call.memory.deadline`."""

@@ -7,6 +7,7 @@ again: who owns an endpoint is a question with a time in it.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..sip.dialog import (
     Call,
@@ -52,6 +53,15 @@ class CallSettings:
         return int(self.bye_linger_s * SECOND)
 
 
+class Leg(NamedTuple):
+    """What names a call for good: Call-ID, the caller's first From-tag, start in ns; and its number in this run."""
+
+    call_id: str
+    caller_tag: str
+    started: int
+    number: int
+
+
 @dataclass(slots=True, eq=False)
 class Claim:
     """A call's hold on a stream for since <= time < until (ns)."""
@@ -78,10 +88,18 @@ class Tracked:
     media: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
     digits: list[tuple[int, Party, str]] = field(default_factory=list)
     holds: list[tuple[int, Party, bool]] = field(default_factory=list)
-    related: list["Tracked"] = field(default_factory=list)
+    related: list["Leg"] = field(default_factory=list)
     tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
     secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
     closed: bool = False
+    leg: "Leg" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.leg = Leg(self.call.call_id, self.call.caller_tag, self.call.started, self.call.number)
+
+    def forget(self) -> None:
+        """Let go of what is no longer needed once the call is given out: other calls may hold on to this one."""
+        self.claims, self.endpoints, self.tags = [], [], {}
 
     def formats(self, sender: Party) -> list[tuple[int, Mapping[int, Format]]]:
         """Return what payload types mean in packets of this sender, each map with the time it holds from (ns)."""
@@ -137,6 +155,7 @@ class Correlator:
         self._settings = settings
         self._bindings = Bindings()
         self._owners: dict[int, list[Claim]] = {}
+        self._past: dict[int, list[Claim]] = {}
         self._relations = Relations()
         self._seen = 0
         self._next_check = 0
@@ -293,6 +312,10 @@ class Correlator:
                 since = max(since, claim.tracked.call.ended)
         for claim in rivals:
             claim.until = max(since, claim.since)
+        for claim in self._past.get(stream, ()):  # the trailing media of a call that is over, not yet given out
+            if claim.tracked not in sharers and claim.until > since:
+                since = max(since, claim.tracked.call.ended or since)
+                claim.until = min(claim.until, max(since, claim.since))
         if self._claimed is not None:
             self._claimed(stream)
         new = Claim(tracked, stream, match, since)
@@ -381,11 +404,16 @@ class Correlator:
             owners.remove(claim)
             if not owners:
                 self._owners.pop(claim.stream, None)
-        tracked.claims = [claim for claim in tracked.claims if claim.until > claim.since]
+            self._past.setdefault(claim.stream, []).append(claim)
         tracked.closed = True
         self._bindings.remove(tracked)
         del self.open[call.number]
         self.closed.append(tracked)
+
+    def give_out(self) -> list[Tracked]:
+        """Return the closed calls, and forget them."""
+        closed, self.closed, self._past = self.closed, [], {}
+        return closed
 
     def claimed_streams(self) -> set[int]:
         """Return the streams that open or just closed calls hold."""
@@ -411,7 +439,7 @@ def _shares(best: Match, other: Match) -> bool:
     """
     if other.score != best.score or not best.consistent:
         return False
-    if best.tracked not in other.tracked.related and other.tracked not in best.tracked.related:
+    if best.tracked.leg not in other.tracked.related and other.tracked.leg not in best.tracked.related:
         return False
     for one, two in ((best.to, other.to), (best.from_, other.from_)):
         if one is not None and two is not None and one.announced_by != two.announced_by:

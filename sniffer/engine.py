@@ -184,9 +184,9 @@ class Engine:
     def _harvest(self) -> Iterator[EndedCall]:
         """Give out the closed calls, and forget what nobody can want any more."""
         self._rows.roll()
-        closed, self.correlator.closed = self.correlator.closed, []
-        for tracked in closed:
+        for tracked in self.correlator.give_out():
             yield self._collect(tracked)
+            tracked.forget()
         held = np.array(sorted(self.correlator.claimed_streams()), dtype=np.int64)
         before = self._now - self.settings.hold - SLICE
         self.account.packet("not_a_call", "RTP of no call", self._rows.release(held, before))

@@ -64,10 +64,10 @@ def relate(old: "Tracked", new: "Tracked") -> None:
     """Let two calls name each other; a closed one is only named."""
     if old is new:
         return
-    if len(new.related) < MAX_RELATED and old not in new.related:
-        new.related.append(old)
-    if not old.closed and len(old.related) < MAX_RELATED and new not in old.related:
-        old.related.append(new)
+    if len(new.related) < MAX_RELATED and old.leg not in new.related:
+        new.related.append(old.leg)
+    if not old.closed and len(old.related) < MAX_RELATED and new.leg not in old.related:
+        old.related.append(new.leg)
 
 
 def _answers_to(call: Call) -> list[tuple[str, str]]:

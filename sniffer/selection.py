@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..sip.dialog import Call, Party
 from ..sip.sdp import Format
-from .bindings import EndpointKey
+from .bindings import EndpointKey, Source
 from .correlator import Claim, Tracked
 from .rows import Rows
 
@@ -101,7 +101,9 @@ def _is_copy(original: Track, track: Track) -> bool:
     if original.ssrc == track.ssrc:
         first, second = _identity(original.rows), _identity(track.rows)
         return bool(np.isin(second, first).mean() >= 0.5)
-    if original.standing < 2 or track.standing > 0:
+    towards = original.claim.match.to
+    to_relay = towards is not None and towards.source is Source.RELAY
+    if track.standing > 0 or original.standing < (1 if to_relay else 2):
         return False
     # A relay that gives its stream an SSRC of its own: it speaks from the relay's endpoint while the original runs.
     begin, end = int(original.rows["time"][0]), int(original.rows["time"][-1])

@@ -41,13 +41,20 @@ class AtomicFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._parts: list[tuple[str, BinaryIO]] = []
+        self._followers: set[str] = set()
 
-    def open(self, name: str) -> BinaryIO:
-        """Return a new file to write to. Raises BeingWritten if another process is at it."""
+    def open(self, name: str, follows: bool = False) -> BinaryIO:
+        """Return a new file to write to. Raises BeingWritten if another process is at it.
+
+        A file that `follows` the others only describes them: where all of them exist with the same content, it may
+        exist with other words, and is left.
+        """
         if "/" in name or name in ("", ".", ".."):
             raise ValueError(f"not a file name: {name!r}")
         part = _create_part(self._part(name))
         self._parts.append((name, part))
+        if follows:
+            self._followers.add(name)
         return part
 
     def __enter__(self) -> "AtomicFiles":
@@ -76,6 +83,8 @@ class AtomicFiles:
         missing: list[str] = []
         for name, part in self._parts:
             part.flush()
+            if name in self._followers and len(self._parts) > 1 and not missing and (self._folder / name).exists():
+                continue
             if not self._is_there(name, part):
                 missing.append(name)
         return missing
@@ -272,6 +281,8 @@ def _still_there(path: Path, file: IO[bytes]) -> bool:
 
 def _rename_noreplace(source: Path, target: Path) -> None:
     """Give a finished file its name. Raises FileExistsError rather than replace another."""
+    if _renameat2_noreplace(source, target):
+        return
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
@@ -280,6 +291,22 @@ def _rename_noreplace(source: Path, target: Path) -> None:
         # No hard links here (exFAT, some network mounts): hold the name with an empty file and rename over that.
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
         os.rename(source, target)
+
+
+def _renameat2_noreplace(source: Path, target: Path) -> bool:
+    """Rename by renameat2(2), which needs no hard links. False where the system or the file system lacks it."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE
+    if libc.renameat2(here, os.fsencode(source), here, os.fsencode(target), no_replace) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number == errno.EEXIST:
+        raise FileExistsError(number, os.strerror(number), str(target))
+    return False
 
 
 def _same_content(first: BinaryIO, second: BinaryIO) -> bool:

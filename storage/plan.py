@@ -221,7 +221,7 @@ def _lay_track(track: Track, side: Side, reference: int, account: Account) -> Ch
     figures.lost += packets.lost
     figures.reordered += packets.reordered
     figures.anchors += line.anchors
-    figures.drift_ms += line.drift * 1000.0 / RATE
+    figures.drift_ms -= line.drift * 1000.0 / RATE  # later and later arrivals: a slow clock
     steady = packets.order[_STEADY[kinds[packets.order]]]
     if packets.reordered:
         steady = np.sort(steady)

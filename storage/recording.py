@@ -13,6 +13,7 @@ from ..rtp.events import digits
 from ..sip.dialog import Call, Party
 from ..sniffer.account import Account
 from ..sniffer.addresses import AddressBook
+from ..sniffer.correlator import Leg
 from ..sniffer.direction import Own, direction
 from ..sniffer.records import Ints
 from ..sniffer.selection import EndedCall, Use
@@ -28,6 +29,8 @@ from .wav import WavTooLong, header, padding
 
 BATCH = 80 << 20
 """Samples of both channels rendered at one time."""
+BATCH_ROWS = 1 << 20
+"""Packets whose rows may wait for a batch: calls without a WAV have no samples, but rows."""
 MAX_PRESSES = 4096
 
 
@@ -56,9 +59,9 @@ class Recording:
         return self.plan.frames / RATE
 
 
-def identity(call: Call) -> str:
+def identity(leg: Leg) -> str:
     """Return the id of a call's recording; the same capture gives the same one again."""
-    return recording_id(call_seed(call.call_id, call.caller_tag, call.started))
+    return recording_id(call_seed(leg.call_id, leg.caller_tag, leg.started))
 
 
 @dataclass(slots=True)
@@ -78,6 +81,7 @@ class Archive:
     wall: Callable[[Ints], Ints] = field(default=np.asarray)
     _waiting: list[Plan] = field(init=False, default_factory=list)
     _samples: int = field(init=False, default=0)
+    _rows: int = field(init=False, default=0)
     _renderer: Renderer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,12 +92,15 @@ class Archive:
         planned = plan(ended, self.account)
         self._waiting.append(planned)
         self._samples += planned.frames * 2
-        if self._samples >= BATCH or len(self._waiting) >= 512:
+        if planned.outcome != "recorded":
+            ended.tracks = []  # their packets are counted, and nobody will look at them again
+        self._rows += sum(len(track.rows) for track in ended.tracks)
+        if self._samples >= BATCH or self._rows >= BATCH_ROWS or len(self._waiting) >= 512:
             yield from self.flush()
 
     def flush(self) -> Iterator[Recording]:
         """Write all calls that wait."""
-        waiting, self._waiting, self._samples = self._waiting, [], 0
+        waiting, self._waiting, self._samples, self._rows = self._waiting, [], 0, 0
         together: list[Plan] = []
         for planned in waiting:
             if planned.frames * 2 > BATCH:
@@ -141,7 +148,13 @@ class Archive:
         call = planned.ended.call
         notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else ()
         return Recording(
-            planned, identity(call), planned.outcome, self._direction(call), codec_text(planned), (), notes
+            planned,
+            identity(planned.ended.tracked.leg),
+            planned.outcome,
+            self._direction(call),
+            codec_text(planned),
+            (),
+            notes,
         )
 
     def _record(
@@ -149,7 +162,7 @@ class Archive:
     ) -> tuple[Recording, AtomicFiles | None]:
         """Write a call's files, unpublished yet."""
         call = planned.ended.call
-        way, name = self._direction(call), identity(call)
+        way, name = self._direction(call), identity(planned.ended.tracked.leg)
         fields = NameFields(
             start=call.started,
             id=name,
@@ -193,7 +206,7 @@ class Archive:
             for part in pcapng(tracks, self.payloads, self.book, self.wall):
                 file.write(part)
         names.append(f"{path.name}_info.txt")
-        files.open(names[-1]).write(info.render(self._pairs(result)))
+        files.open(names[-1], follows=True).write(info.render(self._pairs(result)))
         return tuple(path.parent / name for name in names)
 
     @staticmethod
@@ -205,7 +218,7 @@ class Archive:
         file.write(padding(how, 2, planned.frames))
 
     def _pairs(self, result: Recording) -> info.Pairs:
-        related = [f"{identity(other.call)} ({other.call.call_id[:80]})" for other in result.plan.ended.tracked.related]
+        related = [f"{identity(leg)} ({leg.call_id[:80]})" for leg in result.plan.ended.tracked.related]
         return pairs(
             result.plan,
             identity=result.id,

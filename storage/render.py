@@ -115,15 +115,17 @@ def _inside(channel: Channel, piece: Piece, base: int) -> tuple[Ints, Ints, Ints
 def _pcm(piece: Piece, payloads: Payloads) -> Bytes:
     """Decode both channels to 16 bits: the rare call whose parties, or halves, differ in law."""
     stereo = np.zeros((piece.size, 2), dtype="<i2")
+    codes = np.empty(piece.size + LONGEST_PAYLOAD, dtype=np.uint8)
     for side, party in enumerate((Party.CALLER, Party.CALLEE)):
         channel = piece.plan.sides[party].channel
         for law in (Law.A, Law.MU):
             mask = channel.law == law
             part = Channel(channel.sample[mask], channel.position[mask], channel.size[mask], channel.law[mask])
             position, size, place = _inside(part, piece, 0)
-            starts = np.concatenate(([0], np.cumsum(size))).astype(np.int64)
-            codes = np.empty(int(starts[-1]) + LONGEST_PAYLOAD, dtype=np.uint8)
-            payloads.copy(position, size, codes, starts[:-1])
-            samples = np.repeat(place - starts[:-1], size) + np.arange(int(starts[-1]))
-            stereo[samples, side] = PCM[law][codes[: int(starts[-1])]]
+            payloads.copy(position, size, codes, place)
+            edges = np.zeros(piece.size + 1, dtype=np.int32)
+            np.add.at(edges, place, 1)
+            np.add.at(edges, place + size, -1)
+            covered = np.cumsum(edges[:-1]) > 0
+            stereo[covered, side] = PCM[law][codes[: piece.size][covered]]
     return stereo.reshape(-1).view(np.uint8)

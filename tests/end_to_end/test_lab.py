@@ -219,7 +219,7 @@ def text(source: str) -> hearing.Sound:
 def heard(call: Expected, recording: Recording) -> list[Heard]:
     start = seconds(recording.info["AudioStart"])
     first = max(int((call["answer"] - start) * hearing.RATE), 0)
-    last = int((call.get("hold", call["end"]) - start) * hearing.RATE)
+    last = int((call["hold" if "hold" in call else "end"] - start) * hearing.RATE)
     both = [text(call["media"][side]["source_wav"]) for side in ("caller", "callee")]
     found: list[Heard] = []
     for side, channel, own, other in zip(
@@ -382,6 +382,20 @@ def test_early_media_is_on_the_right(folder: Path) -> None:
     assert found.lag / hearing.RATE == pytest.approx(call["progress"] - start, abs=CLOCK_S)
     assert answer / hearing.RATE == pytest.approx(3, abs=CLOCK_S)
     assert abs(hearing.match(right[answer:], early).likeness) < UNLIKE
+
+
+@shark.needs_wireshark
+@only("i_early")
+def test_drift_is_told_with_its_sign(folder: Path) -> None:
+    """sipp plays a little too fast: its clock runs ahead of the recorder's, so its packets come ever earlier (`+`)."""
+    recording = recorded(folder, "i_early").only()
+    channel = recording.wav.channels()[1]
+    found = hearing.placed(channel, own_streams("i_early", recording, "Callee"), hearing.SILENCE[A_LAW])
+    late_ms = [(one.packet.time_s - one.sample / hearing.RATE) * 1000 for one in found]
+    ahead_ms = min(late_ms[:50]) - min(late_ms[-50:])
+    assert ahead_ms > 5
+    told = recording.info["Callee-Drift"].split("ms")[0]
+    assert float(told) == pytest.approx(ahead_ms, abs=3)
 
 
 # -- what gives no sound -----------------------------------------------------------------------------------------------

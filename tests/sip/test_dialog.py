@@ -399,10 +399,19 @@ NEW_CALL_AFTER_BYE_WITH_THE_OLD_CALL_ID = """
 NO_ANSWER_SEEN = """
     0    alice>bob INVITE 1 a/
          Started
-    500  bob>alice 180:INVITE 1 a/b
+    50   bob>alice 180:INVITE 1 a/b
          Ringing
-    1000 ..
-    1105 ..
+    600  ..
+    655  ..
+         Ended no final response
+         Closed
+"""
+
+NOBODY_THERE = """
+    0    alice>nobody INVITE 1 a/
+         Started
+    60   ..
+    70   ..
          Ended no final response
          Closed
 """

@@ -76,7 +76,7 @@ class Found:
 
     @property
     def related(self) -> set[str]:
-        return {other.call.call_id for other in self.ended.tracked.related}
+        return {other.call_id for other in self.ended.tracked.related}
 
 
 @dataclass(frozen=True)

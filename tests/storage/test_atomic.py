@@ -116,17 +116,17 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
 def test_a_crash_between_two_names_is_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the machine stopped after the WAV had its name: the next run finds it and adds the rest."""
     files = [("a.wav", b"sound"), ("a_info.txt", b"text")]
-    link, calls = os.link, 0
+    rename, calls = atomic._rename_noreplace, 0
 
-    def stop_at_second(*args: object, **settings: object) -> None:
+    def stop_at_second(source: Path, target: Path) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise OSError(5, "Input/output error")
-        link(*args, **settings)  # type: ignore[arg-type]
+        rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "link", stop_at_second)
+        patch.setattr(atomic, "_rename_noreplace", stop_at_second)
         with pytest.raises(OSError, match="Input/output"):
             write_files(tmp_path, files)
     assert names(tmp_path) == ["a.wav"]

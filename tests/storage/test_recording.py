@@ -163,7 +163,7 @@ def test_the_keys_that_were_pressed_are_listed_in_order_of_time(tmp_path: Path) 
 
 def test_an_id_depends_on_the_call_alone(tmp_path: Path) -> None:
     found = heard(tmp_path, in_order(plain_call(1).packets(), plain_call(2).packets()))
-    one, two = (identity(ended.call) for ended in found.ended)
+    one, two = (identity(ended.tracked.leg) for ended in found.ended)
     assert one != two
     assert "101" not in one
     assert "2001" not in one

@@ -25,13 +25,14 @@ _NO_QUOTE = "not icmp and not icmpv6"
 
 @dataclass(frozen=True)
 class RtpPacket:
-    """One RTP packet: arrival in seconds since the epoch, header fields, payload (of SRTP what is encrypted)."""
+    """One RTP packet: arrival in seconds since the epoch, header fields, payload; `secret` if that is SRTP's."""
 
     time_s: float
     payload_type: int
     sequence: int
     stamp: int
     payload: bytes
+    secret: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def rtp_streams(capture: Path) -> list[Stream]:
         if not ssrc:
             continue
         key = (end(v6_source or v4_source, from_), end(v6_target or v4_target, to), ssrc)
-        packet = RtpPacket(float(time), int(kind), int(sequence), int(stamp), bytes.fromhex(payload or secret))
+        content = bytes.fromhex(payload or secret)
+        packet = RtpPacket(float(time), int(kind), int(sequence), int(stamp), content, bool(secret))
         grouped.setdefault(key, []).append(packet)
     return [Stream(*key, tuple(packets)) for key, packets in grouped.items()]
 
