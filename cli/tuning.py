@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import resource
+import signal
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 _LARGEST = 32 << 20  # what glibc accepts as a threshold for mmap
@@ -10,7 +11,8 @@ _KEPT = 256 << 20
 
 
 def tune() -> None:
-    """Open many files, keep freed memory, collect garbage rarely."""
+    """Open many files, keep freed memory, collect garbage rarely, and take SIGTERM like Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _allow_many_files()
     _keep_memory()
     gc.freeze()

@@ -12,6 +12,7 @@ of packets then gives the same timeline in whatever order it came.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ MAX_MISORDER = 1000
 
 RFC 3550 takes 100; a recorder need not be that quick.
 """
+
+LASTING = 50
+"""So many packets tell a restart of the numbers from packets that are late."""
+MAX_RUNS = 256
 
 WINDOW_S = 1.0
 """How much arrival time is looked at for the least delayed packet: a burst after a stall lies within it as a whole."""
@@ -95,8 +100,11 @@ def steps(numbers: npt.NDArray[np.unsignedinteger[Any]], bits: int) -> Ints:
     return ((difference + half) & mask) - half
 
 
-def sort_packets(sequence: npt.NDArray[np.uint16]) -> Sequence:
-    """Order packets (given in order of arrival) by sequence number, across wraps and restarts, each once."""
+def sort_packets(sequence: npt.NDArray[np.uint16], stamp: npt.NDArray[np.uint32]) -> Sequence:
+    """Order packets (columns in order of arrival) by sequence number, across wraps and restarts, each once.
+
+    Two packets are one if sequence number and time stamp agree.
+    """
     count = len(sequence)
     if count == 0:
         nothing = np.empty(0, dtype=np.int64)
@@ -106,19 +114,20 @@ def sort_packets(sequence: npt.NDArray[np.uint16]) -> Sequence:
         every = np.arange(count, dtype=np.int64)
         return Sequence(every, every + int(sequence[0]), np.zeros(1, dtype=np.int64), count, count, 0, 0)
     number = np.concatenate(([0], np.cumsum(step))) + int(sequence[0])
-    restarts = np.nonzero((step > MAX_DROPOUT) | (step < -MAX_MISORDER))[0] + 1
+    restarts = _restarts(number, step)
     order: list[Ints] = []
     numbers: list[Ints] = []
     runs: list[int] = []
     expected = reordered = total = 0
-    for start, stop in zip([0, *restarts.tolist()], [*restarts.tolist(), count], strict=True):
-        here = number[start:stop]
-        by_number = np.argsort(here, kind="stable")
+    for start, stop in pairwise([0, *restarts, count]):
+        here, stamps = number[start:stop], stamp[start:stop]
+        by_number = np.lexsort((stamps, here)) if (here[1:] == here[:-1]).any() else np.argsort(here, kind="stable")
         ordered = here[by_number]
-        first = np.concatenate(([True], np.diff(ordered) != 0))
+        first = np.concatenate(([True], (np.diff(ordered) != 0) | (np.diff(stamps[by_number]) != 0)))
         kept = by_number[first] + start
-        reordered += int(np.count_nonzero(number[np.sort(kept)] < np.maximum.accumulate(number[np.sort(kept)])))
-        expected += int(ordered[-1] - ordered[0]) + 1
+        arrived = number[np.sort(kept)]
+        reordered += int(np.count_nonzero(arrived < np.maximum.accumulate(arrived)))
+        expected += max(int(ordered[-1] - ordered[0]) + 1, len(kept))
         order.append(kept)
         numbers.append(ordered[first])
         runs.append(total)
@@ -132,6 +141,33 @@ def sort_packets(sequence: npt.NDArray[np.uint16]) -> Sequence:
         duplicate=count - total,
         reordered=reordered,
     )
+
+
+def _restarts(number: Ints, step: Ints) -> list[int]:
+    """Return where the sender began its numbers anew: a leap too wide for loss, or a step back that lasts.
+
+    A late packet is followed by the next one in time; after a restart (a player that loops, a gateway that counts anew)
+    the numbers go on from there, in order.
+    """
+    leaps = np.nonzero((step > MAX_DROPOUT) | (step < -MAX_MISORDER))[0] + 1
+    forward = np.concatenate(([0], np.cumsum((step > 0) & (step <= 3)), np.full(LASTING, 0)))
+    forward[len(step) + 1 :] = forward[len(step)]
+    in_order = forward[LASTING - 1 : LASTING - 1 + len(number)] - forward[: len(number)] >= LASTING - 5
+    found: list[int] = []
+    for start, stop in pairwise([0, *leaps.tolist(), len(number)]):
+        found += [start] if start else []
+        place = start
+        while place < stop and len(found) < MAX_RUNS:
+            here = number[place:stop]
+            highest = np.maximum.accumulate(here)
+            soon = -_least_of_next(-here, LASTING)
+            back = np.nonzero(soon[1:] < highest[:-1])[0] + 1
+            back = back[(stop - place - back >= LASTING) & in_order[place + back]]
+            if len(back) == 0:
+                break
+            place += int(back[0])
+            found.append(place)
+    return found
 
 
 def place(
@@ -192,7 +228,7 @@ def _anchor(
     """
     shift = np.empty(len(row), dtype=np.int64)
     anchor, begin, anchors, drift, place = first, 0, 1, 0, 0
-    near, narrow = _least_of_next(late)[suspects], _narrowest(gap[suspects - 1], length[suspects - 1], rate)
+    near, narrow = _least_of_next(late, NEXT)[suspects], _narrowest(gap[suspects - 1], length[suspects - 1], rate)
     narrow[ends - suspects < NEXT] = -1  # a break is near: what lies behind it does not count
     while place < len(suspects):
         unclear = np.abs(near[place : place + CHUNK] - anchor) > narrow[place : place + CHUNK]
@@ -215,21 +251,21 @@ def _anchor(
     return Timeline(row, media + shift, anchors, drift)
 
 
-def _least_of_next(late: Ints) -> Ints:
-    """Return for each packet the least lateness among it and the `NEXT` - 1 packets behind it, all at once.
+def _least_of_next(late: Ints, span: int) -> Ints:
+    """Return for each packet the least lateness among it and the `span` - 1 packets behind it, all at once.
 
-    Within blocks of `NEXT` packets a running minimum from either side; a window covers the end of one and the start of
+    Within blocks of `span` packets a running minimum from either side; a window covers the end of one and the start of
     the
     next.
     """
     count = len(late)
-    blocks = -(-count // NEXT) + 1
-    padded = np.full(blocks * NEXT, np.iinfo(np.int64).max, dtype=np.int64)
+    blocks = -(-count // span) + 1
+    padded = np.full(blocks * span, np.iinfo(np.int64).max, dtype=np.int64)
     padded[:count] = late
-    square = padded.reshape(blocks, NEXT)
+    square = padded.reshape(blocks, span)
     ahead = np.minimum.accumulate(square, axis=1).reshape(-1)
     behind = np.minimum.accumulate(square[:, ::-1], axis=1)[:, ::-1].reshape(-1)
-    least: Ints = np.minimum(behind[:count], ahead[NEXT - 1 : NEXT - 1 + count])
+    least: Ints = np.minimum(behind[:count], ahead[span - 1 : span - 1 + count])
     return least
 
 
@@ -267,19 +303,25 @@ def overlay(
     moves = [0] * len(starts)
     heard = [np.ones(len(start), dtype=bool) for start in starts]
     order = sorted((index for index, start in enumerate(starts) if len(start)), key=lambda index: int(starts[index][0]))
-    spans: dict[int, tuple[int, int]] = {}
+    laid: list[int] = []
+    latest: int | None = None
     for index in order:
         begin, end = int(starts[index].min()), int((starts[index] + lengths[index]).max())
-        latest = max((last for _, last in spans.values()), default=begin)
-        if 0 < latest - begin <= OVERLAP_S * rate:
+        if latest is not None and 0 < latest - begin <= OVERLAP_S * rate:
             moves[index] = latest - begin
-            begin, end = latest, end + moves[index]
-        for other, span in spans.items():
-            if span[1] <= begin:
-                continue
+            end = end + moves[index]
+        for other in laid:
             upper, lower = (other, index) if ranks and ranks[other] > ranks[index] else (index, other)
-            first, last = span if upper == other else (begin, end)
-            at = starts[lower] + moves[lower]
-            heard[lower] &= (at < first) | (at >= last)
-        spans[index] = begin, end
+            at, above = starts[lower] + moves[lower], starts[upper] + moves[upper]
+            heard[lower] &= ~_covered(at, lengths[lower], above, lengths[upper])
+        laid.append(index)
+        latest = end if latest is None else max(latest, end)
     return moves, heard
+
+
+def _covered(start: Ints, length: Ints, above: Ints, above_length: Ints) -> npt.NDArray[np.bool_]:
+    """Tell which packets begin under a packet of another stream."""
+    ends = np.maximum.accumulate(above + above_length)
+    before = np.searchsorted(above, start, side="right")
+    under: npt.NDArray[np.bool_] = (before > 0) & (ends[np.maximum(before - 1, 0)] > start)
+    return under

@@ -85,11 +85,6 @@ class Match:
         return self.from_.party
 
     @property
-    def tag(self) -> str:
-        """The fork that sends, empty if that is not known."""
-        return self.from_.tag if self.from_ is not None and self.from_.party is Party.CALLEE else ""
-
-    @property
     def standing(self) -> int:
         """How close to its sender the stream was seen: 2 own endpoint, 1 an unknown one (NAT), 0 behind a relay."""
         if self.from_ is not None and self.consistent:

@@ -38,7 +38,6 @@ class Fate(IntEnum):
     BAD_IP = 20
     BAD_UDP = 21
     TOO_DEEP = 22
-    JOINED_FRAGMENT = 23
 
 
 @dataclass(frozen=True, slots=True)

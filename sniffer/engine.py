@@ -1,11 +1,12 @@
 """From datagrams to ended calls: the loop that joins all parts. No I/O, no clock: time is the packets' time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from ..sip.sdp import Format, Media
 from .account import Account
 from .addresses import AddressBook
 from .columns import Columns
@@ -213,13 +214,18 @@ class Engine:
                     rows,
                     fresh,
                     media.kind if media is not None else "audio",
-                    tracked.formats(claim.sender),
+                    [(time, {**_formats_of(media), **known}) for time, known in tracked.formats(claim.sender)],
                     tracked.secured.get((source, destination)),
                 )
             )
         ended = EndedCall(tracked, tracks)
         select(ended)
         return ended
+
+
+def _formats_of(media: Media | None) -> Mapping[int, Format]:
+    """What the stream's own m-line says of payload types: a call may have several with sound."""
+    return media.formats if media is not None else {}
 
 
 class Listener:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 MAX_DATAGRAM = 65_535
 MAX_FRAGMENTS = 255
+COPY_NS = 1_000_000_000
+"""Fragments of a datagram that was whole so shortly before are copies that a mirror made."""
 FRAGMENT_TIMEOUT = 30_000_000_000
 """How long an unfinished datagram is waited for, in ns (RFC 791 suggests 15 s, RFC 8200 60 s)."""
 
@@ -44,13 +46,17 @@ class _Pieces:
 class Fragments:
     """Joins IPv4 and IPv6 fragments (RFC 791, RFC 8200 section 4.5).
 
-    Copies and overlaps keep the bytes that came first. `dropped` counts frames whose datagram never became whole.
+    Copies and overlaps keep the bytes that came first. `dropped` counts frames whose datagram never became whole,
+    `copies`
+    those of one that had just become so.
     """
 
     def __init__(self, *, limit: int = 4096) -> None:
         self.dropped = 0
+        self.copies = 0
         self._limit = limit
         self._table: OrderedDict[tuple[str, str, int, int], _Pieces] = OrderedDict()
+        self._done: OrderedDict[tuple[str, str, int, int], int] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -65,6 +71,9 @@ class Fragments:
             return None
         key, offset, more, data = parsed
         self._forget(time)
+        if time - self._done.get(key, -COPY_NS) < COPY_NS:
+            self.copies += 1
+            return None
         entry = self._table.get(key)
         if entry is None:
             if len(self._table) >= self._limit:
@@ -81,6 +90,9 @@ class Fragments:
         if payload is None:
             return None
         del self._table[key]
+        self._done[key] = time
+        if len(self._done) > self._limit:
+            self._done.popitem(last=False)
         return Whole(_plain_packet(key, payload), entry.frames)
 
     def _forget(self, now: int) -> None:

@@ -81,7 +81,8 @@ class Joiner:
         return inner
 
     def finish(self) -> None:
-        """Count the fragments whose datagram never became whole."""
+        """Count the fragments whose datagram never became whole, and the mirrored ones."""
+        self._account.packet("duplicate", "mirrored fragments", self._fragments.copies)
         self._account.packet(
             "malformed", "fragments without the rest", self._fragments.dropped + self._fragments.waiting
         )

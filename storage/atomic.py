@@ -99,6 +99,10 @@ class AtomicFiles:
             existing = (self._folder / name).open("rb")
         except FileNotFoundError:
             return False
+        if os.fstat(existing.fileno()).st_size == 0 and os.fstat(part.fileno()).st_size:
+            existing.close()  # a name without its file, left behind by a kill where there are no hard links
+            (self._folder / name).unlink()
+            return False
         with existing, self._part(name).open("rb") as written:
             if not _same_content(existing, written):
                 raise DifferentFileExists(errno.EEXIST, "exists with other content", str(self._folder / name))

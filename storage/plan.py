@@ -211,7 +211,7 @@ def _lay_track(track: Track, side: Side, reference: int, account: Account) -> Ch
     """Place one stream, and add its figures to its side's."""
     rows = track.rows
     kinds = _kinds(track, side)
-    packets = sort_packets(rows["sequence"])
+    packets = sort_packets(rows["sequence"], rows["stamp"])
     _count_kept(track, kinds, packets.order, side, account)
     samples = np.where(kinds <= Kind.MU, rows["size"], 0).astype(np.int64)
     line = place(rows["time"], rows["stamp"], samples, packets, reference=reference, rate=RATE)

@@ -29,6 +29,8 @@ from .wav import WavTooLong, header, padding
 
 BATCH = 80 << 20
 """Samples of both channels rendered at one time."""
+BATCH_CALLS = 256
+"""Calls of a batch: each has up to three files open, and a process may have 1,024."""
 BATCH_ROWS = 1 << 20
 """Packets whose rows may wait for a batch: calls without a WAV have no samples, but rows."""
 MAX_PRESSES = 4096
@@ -95,7 +97,7 @@ class Archive:
         if planned.outcome != "recorded":
             ended.tracks = []  # their packets are counted, and nobody will look at them again
         self._rows += sum(len(track.rows) for track in ended.tracks)
-        if self._samples >= BATCH or self._rows >= BATCH_ROWS or len(self._waiting) >= 512:
+        if self._samples >= BATCH or self._rows >= BATCH_ROWS or len(self._waiting) >= BATCH_CALLS:
             yield from self.flush()
 
     def flush(self) -> Iterator[Recording]:

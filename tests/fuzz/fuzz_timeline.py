@@ -28,7 +28,10 @@ def lay(packets: list[Packet], times: list[int]) -> tuple[dict[int, int], Timeli
         np.array([times[index] for index in order], dtype=np.int64),
         np.array([stamp & 0xFFFF_FFFF for _, stamp, _ in columns], dtype=np.uint32),
         np.array([size for _, _, size in columns], dtype=np.int64),
-        sort_packets(np.array([number & 0xFFFF for number, _, _ in columns], dtype=np.uint16)),
+        sort_packets(
+            np.array([number & 0xFFFF for number, _, _ in columns], dtype=np.uint16),
+            np.array([stamp & 0xFFFF_FFFF for _, stamp, _ in columns], dtype=np.uint32),
+        ),
         reference=min(times),
     )
     assert len(set(line.row.tolist())) == len(line.row)

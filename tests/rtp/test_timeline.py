@@ -13,7 +13,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tapdeck.rtp.timeline import BREAK_S, JUMP_S, OVERLAP_S, TOLERANCE_S, Timeline, overlay, place, sort_packets
+from tapdeck.rtp.timeline import (
+    BREAK_S,
+    JUMP_S,
+    OVERLAP_S,
+    TOLERANCE_S,
+    Sequence,
+    Timeline,
+    overlay,
+    place,
+    sort_packets,
+)
 
 MS = 1_000_000
 PTIME = 20 * MS
@@ -38,6 +48,12 @@ SEQUENCES = st.integers(0, 0xFFFF)
 STAMPS = st.integers(0, 0xFFFF_FFFF)
 
 
+def sorted_by_number(numbers: list[int]) -> Sequence:
+    """Sort packets whose time stamps follow their numbers."""
+    sequence = np.array([number & 0xFFFF for number in numbers], dtype=np.uint16)
+    return sort_packets(sequence, np.array([number * 160 & 0xFFFFFFFF for number in numbers], dtype=np.uint32))
+
+
 def steady(count: int, *, first: int = 7, stamp: int = 1000) -> list[Sent]:
     return [Sent(first + k, stamp + k * SIZE, SIZE, k * PTIME) for k in range(count)]
 
@@ -55,7 +71,10 @@ def lay(sent: Many[Sent], arrivals: Arrivals, reference: int = 0) -> tuple[dict[
         np.array([time for time, _ in rows], dtype=np.int64),
         np.array([packet.stamp & 0xFFFF_FFFF for packet in packets], dtype=np.uint32),
         np.array([packet.size for packet in packets], dtype=np.int64),
-        sort_packets(np.array([packet.number & 0xFFFF for packet in packets], dtype=np.uint16)),
+        sort_packets(
+            np.array([packet.number & 0xFFFF for packet in packets], dtype=np.uint16),
+            np.array([packet.stamp & 0xFFFFFFFF for packet in packets], dtype=np.uint32),
+        ),
         reference=reference,
     )
     assert len(set(line.row.tolist())) == len(line.row)
@@ -313,7 +332,8 @@ def test_hostile_columns(columns: list[tuple[int, int, int, int]], ordered: bool
     rows = sorted(columns) if ordered else columns
     sequence = np.array([row[1] for row in rows], dtype=np.uint16)
     samples = np.array([row[3] for row in rows], dtype=np.int64)
-    packets = sort_packets(sequence)
+    stamp = np.array([row[2] for row in rows], dtype=np.uint32)
+    packets = sort_packets(sequence, stamp)
     line = place(
         np.array([row[0] for row in rows], dtype=np.int64),
         np.array([row[2] for row in rows], dtype=np.uint32),
@@ -347,7 +367,7 @@ def model(numbers: list[int]) -> tuple[list[int], int, int]:
 def test_sorting_is_that_of_a_plain_loop(first: int, spread: list[int]) -> None:
     """Numbers within 400 of each other, across the wrap or not, in any order and any number of times."""
     order, late, expected = model(spread)
-    found = sort_packets(np.array([first + number & 0xFFFF for number in spread], dtype=np.uint16))
+    found = sorted_by_number([first + number for number in spread])
     assert found.order.tolist() == order
     assert (found.received, found.expected, found.reordered) == (len(spread), expected, late)
     assert found.duplicate == len(spread) - len(order)
@@ -361,7 +381,7 @@ def test_any_number_of_wraps(steps: list[int], first: int) -> None:
     numbers = [first]
     for step in steps:
         numbers.append(numbers[-1] + step)
-    found = sort_packets(np.array([number & 0xFFFF for number in numbers], dtype=np.uint16))
+    found = sorted_by_number(numbers)
     assert found.order.tolist() == list(range(len(numbers)))
     assert found.expected == sum(steps) + 1
     assert (found.lost, found.duplicate, found.reordered) == (sum(step - 1 for step in steps), 0, 0)
@@ -370,14 +390,14 @@ def test_any_number_of_wraps(steps: list[int], first: int) -> None:
 @given(first=SEQUENCES, jump=st.integers(3001, 0x10000 - 1002), before=st.integers(1, 50), after=st.integers(1, 50))
 def test_a_sender_that_starts_anew_has_lost_nothing(first: int, jump: int, before: int, after: int) -> None:
     numbers = [first + k + (jump if k >= before else 0) for k in range(before + after)]
-    found = sort_packets(np.array([number & 0xFFFF for number in numbers], dtype=np.uint16))
+    found = sorted_by_number(numbers)
     assert found.order.tolist() == list(range(before + after))
     assert found.runs.tolist() == [0, before]
     assert (found.lost, found.expected, found.duplicate) == (0, before + after, 0)
 
 
 def test_no_packets_at_all() -> None:
-    found = sort_packets(np.empty(0, dtype=np.uint16))
+    found = sorted_by_number([])
     assert (len(found.order), found.received, found.expected, found.lost) == (0, 0, 0, 0)
 
 
@@ -437,3 +457,35 @@ def test_overlay_keeps_what_came_last_and_moves_little(streams: list[list[tuple[
     for (_, end, one), (start, _, other) in pairwise(sounding):
         if one != other:
             assert end - start <= SIZE, "two streams sound at once for longer than the packet that was playing"
+
+
+def test_a_player_that_loops_begins_a_new_run() -> None:
+    """Numbers and time stamps begin anew on the same SSRC: nothing of it is a duplicate."""
+    numbers = [*range(150), *range(150)]
+    found = sorted_by_number(numbers)
+    assert (found.duplicate, found.lost, found.reordered) == (0, 0, 0)
+    assert found.order.tolist() == list(range(300))
+    assert found.runs.tolist() == [0, 150]
+
+
+def test_a_gateway_that_steps_back_keeps_its_order() -> None:
+    sequence = np.array([*range(1000, 1200), *range(500, 700)], dtype=np.uint16)
+    found = sort_packets(sequence, np.arange(400, dtype=np.uint32) * 160)
+    assert found.order.tolist() == list(range(400))
+    assert (found.duplicate, found.reordered) == (0, 0)
+
+
+def test_a_constant_sequence_number_is_no_duplicate() -> None:
+    found = sort_packets(np.full(300, 7, dtype=np.uint16), np.arange(300, dtype=np.uint32) * 160)
+    assert found.order.tolist() == list(range(300))
+    assert found.duplicate == 0
+
+
+def test_streams_that_take_turns_do_not_hide_each_other() -> None:
+    """Two SSRCs alternate; each begins again after the other."""
+    one = np.array([*range(0, 16000, 160), *range(32000, 48000, 160)], dtype=np.int64)
+    two = one + 16000
+    length = np.full(len(one), 160, dtype=np.int64)
+    moves, heard = overlay([one, two], [length, length])
+    assert moves == [0, 0]
+    assert all(mask.all() for mask in heard)

@@ -408,7 +408,7 @@ NO_ANSWER_SEEN = """
 """
 
 NOBODY_THERE = """
-    0    alice>nobody INVITE 1 a/
+    0    alice>bob INVITE 1 a/
          Started
     60   ..
     70   ..

@@ -48,13 +48,28 @@ def test_a_second_run_with_the_same_content_changes_nothing(tmp_path: Path) -> N
     assert names(tmp_path) == ["a.wav", "a_info.txt"]
 
 
-@pytest.mark.parametrize("other", [b"", b"soun", b"Sound", b"sound" * 500_000])
+@pytest.mark.parametrize("other", [b"soun", b"Sound", b"sound" * 500_000])
 def test_other_content_is_never_overwritten_and_nothing_else_appears(tmp_path: Path, other: bytes) -> None:
     (tmp_path / "a_info.txt").write_bytes(other)
     with pytest.raises(DifferentFileExists, match=r"a_info\.txt"):
         write_files(tmp_path, [("a.wav", b"sound"), ("a_info.txt", b"sound")])
     assert names(tmp_path) == ["a_info.txt"]
     assert (tmp_path / "a_info.txt").read_bytes() == other
+
+
+def test_an_empty_file_is_a_name_that_was_left_behind(tmp_path: Path) -> None:
+    """Where there are no hard links a kill can leave one; it must not bar the way for ever."""
+    (tmp_path / "a.wav").touch()
+    write_files(tmp_path, [("a.wav", b"sound")])
+    assert (tmp_path / "a.wav").read_bytes() == b"sound"
+
+
+def test_a_follower_with_other_words_is_left_where_the_others_are_there(tmp_path: Path) -> None:
+    for text in (b"text", b"other words"):
+        with AtomicFiles(tmp_path) as files:
+            files.open("a.wav").write(b"sound")
+            files.open("a_info.txt", follows=True).write(text)
+    assert (tmp_path / "a_info.txt").read_bytes() == b"text"
 
 
 def test_half_a_recording_is_completed(tmp_path: Path) -> None:
