@@ -165,6 +165,7 @@ class _Inspection:
     def _report(self) -> Report:
         engine, account, seen = self.engine, self.engine.account, self._seen()
         self._draw()
+        account.dropped(self.captures.dropped)
         return Report(
             files=[(capture.name, capture.consumed) for capture in self.captures.opened],
             links=dict(seen.links),

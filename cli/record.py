@@ -115,6 +115,11 @@ class Captures:
         return sum(capture.consumed for capture in self.opened)
 
     @property
+    def dropped(self) -> int:
+        """Packets that, by the captures' own account, were dropped before they could be captured."""
+        return sum(sum(capture.drops.values()) for capture in self.opened)
+
+    @property
     def damage(self) -> list[str]:
         """What is wrong with the inputs."""
         return [capture.damage for capture in self.opened if capture.damage]
@@ -198,6 +203,7 @@ class _Run:
 
     def _summary(self) -> Summary:
         account = self.engine.account
+        account.dropped(self.captures.dropped)
         account.calls["seen"] += self.engine.correlator.dialogs.refused_calls
         account.calls["failed"] += self.engine.correlator.dialogs.refused_calls
         warnings = [*self.failures, *(f"{text}: {count}" for text, count in sorted(account.notes.items()))]

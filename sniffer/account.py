@@ -69,6 +69,11 @@ class Account:
         if count:
             self.packets[fate, kind] += count
 
+    def dropped(self, count: int) -> None:
+        """Count packets that crossed the wire and were dropped before they could be captured."""
+        self.seen += count
+        self.packet("kernel_dropped", "by the capture's own account", count)
+
     def packet_totals(self) -> dict[str, int]:
         """Return `seen` and all of `PACKET_FATES`; `seen` is counted apart, so that a gap in the books shows."""
         totals = {"seen": self.seen} | dict.fromkeys(PACKET_FATES, 0)

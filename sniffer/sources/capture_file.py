@@ -31,7 +31,7 @@ _PCAPNG_PACKET = {
     little: np.dtype([(name, code) for name in ("type", "size", "interface", "high", "low", "captured", "wire")])
     for little, code in ((True, "<u4"), (False, ">u4"))
 }
-_ENHANCED, _SIMPLE, _OBSOLETE, _INTERFACE, _SECTION = 6, 3, 2, 1, 0x0A0D0D0A
+_ENHANCED, _STATISTICS, _SIMPLE, _OBSOLETE, _INTERFACE, _SECTION = 6, 5, 3, 2, 1, 0x0A0D0D0A
 _PCAPNG_MAGIC = 0x1A2B3C4D
 
 
@@ -65,6 +65,7 @@ class CaptureFile:
     damage: str = ""
     consumed: int = 0
     first_time: int | None = None
+    drops: dict[int, int] = field(default_factory=dict)
     _buffer: Bytes = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
     _filled: int = 0
     _position: int = 0
@@ -276,6 +277,8 @@ class CaptureFile:
         block = self._buffer[place : place + self._block_size(place, little)].tobytes()
         if kind == _INTERFACE and len(block) >= 20:
             interfaces.append(_interface(block, order))
+        elif kind == _STATISTICS and len(block) >= 24:
+            self._note_drops(block, order)
         elif kind == _OBSOLETE and len(block) >= 32 and interfaces:
             index, _, high, low, captured, wire = struct.unpack_from(order + "HHIIII", block, 8)
             interface = interfaces[min(index, len(interfaces) - 1)]
@@ -288,6 +291,13 @@ class CaptureFile:
             captured = min(wire, interfaces[0].snap or wire, len(block) - 16)
             yield self._single(place + 12, captured, wire, np.zeros(1, dtype=np.int64), interfaces[0])
 
+    def _note_drops(self, block: bytes, order: str) -> None:
+        """Read interface statistics: what the interface (isb_ifdrop, 5) and the system (isb_osdrop, 7) dropped."""
+        number = struct.unpack_from(order + "I", block, 8)[0]
+        dropped = [value for code, value in _options(block, 20, order) if code in (5, 7) and len(value) == 8]
+        if dropped and len(self.drops) < 4096:
+            self.drops[number] = sum(struct.unpack(order + "Q", value)[0] for value in dropped)
+
     def _single(self, offset: int, captured: int, wire: int, time: Ints, interface: _Interface) -> Records:
         rows = np.array([(captured, wire)], dtype=[("captured", "u4"), ("wire", "u4")])
         return self._records(np.array([offset]), rows, time, np.array([interface.link], dtype=np.uint16))
@@ -297,19 +307,23 @@ def _interface(block: bytes, order: str) -> _Interface:
     """Read an interface description block: link type, and the options if_tsresol (9) and if_tsoffset (14)."""
     link, snap = struct.unpack_from(order + "HxxI", block, 8)
     interface = _Interface(link=link, snap=snap)
-    place = 16
-    while place + 4 <= len(block) - 4:
-        code, size = struct.unpack_from(order + "HH", block, place)
-        value = block[place + 4 : place + 4 + size]
-        if code == 0:
-            break
+    for code, value in _options(block, 16, order):
         if code == 9 and len(value) == 1:
             power = value[0] & 0x7F
             interface.units = 2 ** min(power, 63) if value[0] & 0x80 else 10 ** min(power, 18)
         elif code == 14 and len(value) == 8:
             interface.shift = struct.unpack(order + "q", value)[0]
-        place += 4 + (size + 3 & ~3)
     return interface
+
+
+def _options(block: bytes, place: int, order: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the options of a block, from `place` on."""
+    while place + 4 <= len(block) - 4:
+        code, size = struct.unpack_from(order + "HH", block, place)
+        if code == 0:
+            return
+        yield code, block[place + 4 : place + 4 + size]
+        place += 4 + (size + 3 & ~3)
 
 
 def _nanoseconds(stamps: np.ndarray, interface: _Interface) -> Ints:

@@ -345,3 +345,16 @@ def test_a_capture_without_packets_has_no_first_time(tmp_path: Path) -> None:
     path.write_bytes(pcap([]))
     assert first_time(str(path)) is None
     assert read(pcap([]))[0] == []
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_what_the_capture_says_it_dropped(order: str) -> None:
+    """The last statistics of each interface count; they are totals."""
+    section = Section(order).interface().interface().enhanced(0, T0, b"x" * 40)
+    for interface, dropped in ((0, 3), (1, 5), (0, 7)):
+        options = section.option(5, struct.pack(order + "Q", dropped)) + section.option(
+            7, struct.pack(order + "Q", 100)
+        )
+        section.block(5, struct.pack(order + "III", interface, 0, 0) + options)
+    _, capture = read(bytes(section))
+    assert capture.drops == {0: 107, 1: 105}
