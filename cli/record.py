@@ -1,7 +1,7 @@
 """`tapdeck record`: from capture files to recordings."""
 
 import ipaddress
-import socket
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -152,7 +152,7 @@ class _Run:
         self.captures = Captures(names, self.payloads)
         self.engine = build_engine(settings, self.payloads, RowParking(out))
         self.zone = settings.zone().on(self.captures.steps.wall)
-        host = socket.gethostname()
+        host = os.uname().nodename
         source = ", ".join("standard input" if name == "-" else Path(name).name for name in names[:8])
         source += f" and {len(names) - 8} more" if len(names) > 8 else ""
         self.archive = Archive(

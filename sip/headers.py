@@ -99,6 +99,9 @@ def decode(raw: bytes) -> str:
 
 def _pieces(text: str, separator: str) -> Iterator[str]:
     """Cut at separators that stand outside "quotes" and <brackets>."""
+    if '"' not in text and "<" not in text and ">" not in text:
+        yield from text.split(separator)
+        return
     start, quoted, depth, skip = 0, False, 0, False
     for position, char in enumerate(text):
         if skip:

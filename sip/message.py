@@ -55,7 +55,11 @@ class Message:
 
     def get(self, name: str) -> str:
         """The first header of that name, "" if there is none."""
-        return next((value for key, value in self.headers if key == name), "")
+        return self._first.get(name, "")
+
+    @cached_property
+    def _first(self) -> dict[str, str]:
+        return dict(reversed(self.headers))
 
     def get_all(self, name: str) -> list[str]:
         """Every header of that name as written, from the top."""
@@ -139,6 +143,9 @@ def _split(data: bytes) -> tuple[bytes, bytes]:
 
 def _unfold(head: bytes) -> Iterator[str]:
     """Logical lines: one that begins with white space continues the one before (RFC 3261 section 7.3.1)."""
+    if b"\n " not in head and b"\n\t" not in head and head.isascii():  # as it mostly is
+        yield from (line.rstrip("\r").rstrip(" \t") for line in head.decode("ascii").split("\n"))
+        return
     parts: list[str] = []
     for raw in head.split(b"\n"):
         line = decode(raw.rstrip(b"\r"))

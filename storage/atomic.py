@@ -9,9 +9,13 @@ import errno
 import fcntl
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import ctypes
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -231,11 +235,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@cache
+def _libc() -> "ctypes.CDLL":
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _syncfs(descriptor: int) -> None:
     """Make everything on a file system durable (syncfs(2)). Raises OSError."""
     import ctypes
 
-    if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+    if _libc().syncfs(descriptor):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
@@ -301,7 +312,7 @@ def _renameat2_noreplace(source: Path, target: Path) -> bool:
     """Rename by renameat2(2), which needs no hard links. False where the system or the file system lacks it."""
     import ctypes
 
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = _libc()
     if not hasattr(libc, "renameat2"):
         return False
     here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE

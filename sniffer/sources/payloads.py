@@ -49,7 +49,7 @@ class Payloads:
         """Copy payloads (positions, sizes in bytes) to their places (byte offsets, int64) in `target`."""
         if len(position) == 0:
             return
-        order = np.argsort(position, kind="stable")
+        order = _roughly_in_order(position)
         position, size, place = position[order], size[order], place[order]
         windows = position // WINDOW  # files lie on multiples of it
         edges = [0, *(np.nonzero(np.diff(windows))[0] + 1).tolist(), len(position)]
@@ -59,17 +59,18 @@ class Payloads:
     def _copy_window(self, position: Ints, size: Ints, target: Bytes, place: Ints) -> None:
         number = int(position[0]) >> FILE_BITS
         offset = position & _OFFSET
-        memory, data = self._map(number, int(offset[-1] + size.max()))
-        first = int(size[0])
-        for length in [first] if (size == first).all() else np.unique(size).tolist():
+        first, last = int(offset.min()), int(offset.max() + size.max())
+        memory, data = self._map(number, last)
+        usual = int(size[0])
+        for length in [usual] if (size == usual).all() else np.unique(size).tolist():
             if length == 0:
                 continue
-            rows = slice(None) if length == first and (size == first).all() else np.nonzero(size == length)[0]
+            rows = slice(None) if length == usual and (size == usual).all() else np.nonzero(size == length)[0]
             there = np.ndarray((len(data) - length + 1,), dtype=f"V{length}", buffer=data, strides=(1,))
             here = np.ndarray((len(target) - length + 1,), dtype=f"V{length}", buffer=target, strides=(1,))
             here[place[rows]] = there[offset[rows]]
-        begin = int(offset[0]) & ~(mmap.PAGESIZE - 1)
-        memory.madvise(mmap.MADV_DONTNEED, begin, min(len(memory) - begin, int(offset[-1] + size.max()) - begin))
+        begin = first & ~(mmap.PAGESIZE - 1)
+        memory.madvise(mmap.MADV_DONTNEED, begin, min(len(memory), last) - begin)
 
     def _map(self, number: int, end: int) -> tuple[mmap.mmap, Bytes]:
         known = self._maps.get(number)
@@ -91,6 +92,18 @@ class Payloads:
         self.copy(position, size, target, place[:-1])
         whole = target.tobytes()
         return [whole[start:stop] for start, stop in zip(place[:-1].tolist(), place[1:].tolist(), strict=True)]
+
+
+def _roughly_in_order(position: Ints) -> Ints:
+    """Return an order of positions in which those of one window come together, and neighbours nearly so.
+
+    That is all that is wanted, and a key of 16 bits sorts ten times as fast as the positions.
+    """
+    low = int(position.min())
+    shift = max((int(position.max()) - low).bit_length() - 15, 0)
+    if 1 << shift > WINDOW:
+        return np.argsort(position, kind="stable")
+    return np.argsort(((position >> shift) - (low >> shift)).astype(np.uint16), kind="stable")
 
 
 class RowParking:
