@@ -18,7 +18,8 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,11 +81,9 @@ def bench(calls: int, seconds: int, folder: Path, *, others: bool) -> Bench:
     """Make a capture, run all on it, look at what came out; `others`: tcpdump and tshark too."""
     capture, log, report = folder / "capture.pcap", folder / "log", folder / "report"
     _elsewhere(_make, calls, seconds, capture)
-    # A folder for each run: ext4 is slow to create files where it has just deleted some.
-    outs = [folder / f"out{calls}-{run}" for run in range(RUNS)]
-    record = [sys.executable, "-m", "tapdeck.cli", "record", str(capture), "--json", "--out"]
-    runs = [best("tapdeck", [[*record, str(out)] for out in outs], report)]
-    out = outs[-1]
+    out = folder / "out"
+    record = [sys.executable, "-m", "tapdeck.cli", "record", str(capture), "--json", "--out", str(out)]
+    runs = [best("tapdeck", _into_new(out, record, pause=calls >= 100), report)]
     if others:
         dump = ["tcpdump", "-r", str(capture), "-w", "/dev/null"]
         # The SDP in the capture tells tshark what is RTP: its heuristic (rtp_udp), which costs more, is not needed.
@@ -93,9 +92,19 @@ def bench(calls: int, seconds: int, folder: Path, *, others: bool) -> Bench:
     summary = json.loads(report.read_text().splitlines()[-1])["summary"]
     right = _elsewhere(_channel_is_right, calls, seconds, out)
     wavs = len(list(out.rglob("*.wav")))
-    for done in outs:
-        shutil.rmtree(done)
     return Bench(calls, summary["packets"]["seen"], tuple(runs), wavs, right)
+
+
+def _into_new(out: Path, record: Sequence[str], *, pause: bool) -> Iterator[Sequence[str]]:
+    """Yield the command for each run, its folder removed.
+
+    ext4 is slow for some seconds to create files where it has just deleted some: that is waited for.
+    """
+    for _ in range(RUNS):
+        if out.exists():
+            shutil.rmtree(out)
+            time.sleep(6 if pause else 0)
+        yield record
 
 
 def _elsewhere(work: object, *arguments: object) -> bool:

@@ -210,8 +210,13 @@ def place(
     return _anchor(row, media, late, length, gap, first, suspects, ends, rate)
 
 
+_SHORT = 10**14  # ns, more than a day: times 48,000 it still fits into 63 bits
+
+
 def _samples(nanoseconds: Ints, rate: int) -> Ints:
     """Turn ns into samples, rounded, without overflow over a century."""
+    if len(nanoseconds) and nanoseconds[0] >= 0 and nanoseconds[-1] < _SHORT:  # in order, as they are
+        return (nanoseconds * rate + 500_000_000) // 1_000_000_000
     seconds: Ints = nanoseconds // 1_000_000_000
     rest: Ints = nanoseconds % 1_000_000_000
     return seconds * rate + (rest * rate + 500_000_000) // 1_000_000_000
