@@ -27,7 +27,7 @@ from .plan import RATE, Plan, plan
 from .render import Piece, Renderer, encoding, pieces
 from .wav import WavTooLong, header, padding
 
-BATCH = 80 << 20
+BATCH = 100 << 20
 """Samples of both channels rendered at one time."""
 BATCH_CALLS = 256
 """Calls of a batch: each has up to three files open, and a process may have 1,024."""
