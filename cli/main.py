@@ -19,6 +19,7 @@ from .exit_codes import ExitCode
 from .settings import ConfigError
 
 COMMANDS = {
+    "capture": ("tapdeck.cli.capture:capture", "Listen on a mirror port, and record the calls that cross it."),
     "config": ("tapdeck.cli.show_config:config", "Show or check the configuration."),
     "inspect": (
         "tapdeck.cli.inspect:inspect",

@@ -26,7 +26,7 @@ from .config import load, with_options
 from .exit_codes import ExitCode
 from .progress import ProgressBar
 from .report import CallLine, Reporter, Summary
-from .settings import Settings
+from .settings import OFFLINE, Settings
 from .tuning import tune
 
 
@@ -36,7 +36,7 @@ from .tuning import tune
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the recordings."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a call, and a summary at the end.")
-@with_options
+@with_options(*OFFLINE)
 def record(captures: tuple[str, ...], out: Path, as_json: bool, config: Path | None, **options: Any) -> int:
     """Record the calls in capture files.
 
