@@ -235,6 +235,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def exchange(first: Path, second: Path) -> None:
+    """Let two files of one folder swap names in one step. Where there is no second, or the file system cannot, the
+    first replaces it. Raises OSError.
+    """
+    import ctypes
+
+    libc, here, swap = _libc(), -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if hasattr(libc, "renameat2") and libc.renameat2(here, os.fsencode(first), here, os.fsencode(second), swap) == 0:
+        return
+    if (number := ctypes.get_errno()) not in (errno.ENOENT, errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number), str(second))
+    os.replace(first, second)
+
+
 @cache
 def _libc() -> "ctypes.CDLL":
     import ctypes
