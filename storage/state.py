@@ -30,6 +30,7 @@ FOLDER_MODE, FILE_MODE = 0o750, 0o640
 
 _PAGE = 4096
 _MAX_REPORT = 16 << 20
+_TRIES = 3
 
 
 def write(folder: Path, stage: str, report: Mapping[str, Any]) -> bool:
@@ -53,12 +54,16 @@ def write(folder: Path, stage: str, report: Mapping[str, Any]) -> bool:
 
 def read(folder: Path, stage: str) -> dict[str, Any] | None:
     """Return the stage's last report, None if there is none or it is unreadable."""
-    try:
-        with (folder / f"{stage}.json").open("rb") as file:
-            report = json.loads(file.read(_MAX_REPORT))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return report if isinstance(report, dict) else None
+    for _ in range(_TRIES):
+        try:
+            with (folder / f"{stage}.json").open("rb") as file:
+                report = json.loads(file.read(_MAX_REPORT))
+        except (OSError, RecursionError):
+            return None
+        except ValueError:
+            continue  # held up between open and read for so long that the file's turn to be written came again
+        return report if isinstance(report, dict) else None
+    return None
 
 
 def alive(report: Mapping[str, Any] | None) -> bool:
