@@ -49,7 +49,7 @@ class NetworkError(RuntimeError):
     """A command that sets up the network failed; the message holds it and what it said."""
 
 
-def sh(*command: str | Path | int) -> str:
+def sh(*command: str | Path | float) -> str:
     """Run a command to its end and return what it printed. Raises NetworkError."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode:

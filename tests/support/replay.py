@@ -96,7 +96,10 @@ class Started:
 
 
 def frames(source: Path | bytes) -> Frames:
-    """The frames of a pcap file (not pcapng), by path or content. Raises ValueError for anything else."""
+    """The frames of a pcap file (not pcapng), by path or content. Raises ValueError for anything else.
+
+    They keep the file's order: one that is stamped earlier than the one before it is due with that one.
+    """
     data = np.frombuffer(_mapped(source) if isinstance(source, Path) else source, np.uint8)
     magic = data[:4].tobytes()
     order = "<" if magic in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
@@ -106,7 +109,8 @@ def frames(source: Path | bytes) -> Frames:
         raise ValueError("not a pcap file")
     heads = np.concatenate(list(_heads(data, order)) or [np.empty(0, np.int64)])
     fields = np.lib.stride_tricks.sliding_window_view(data, 12)[heads].view(order + "u4").astype(np.int64)
-    return Frames(data, heads + 16, fields[:, 2], fields[:, 0] * SECOND + fields[:, 1] * unit)
+    time_ns = np.maximum.accumulate(fields[:, 0] * SECOND + fields[:, 1] * unit)
+    return Frames(data, heads + 16, fields[:, 2], time_ns)
 
 
 def _mapped(path: Path) -> mmap.mmap:
@@ -236,8 +240,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 def run(interface: str, source: Iterable[Frames], speed: float, zero_ns: int | None = None) -> None:
     """Play as a process of its own: a line at the start, a line at the end."""
     player = Player(Sender(interface), source, speed, zero_ns)
-    print(json.dumps(asdict(player.start())), flush=True)  # noqa: T201
-    print(json.dumps(asdict(player.play())), flush=True)  # noqa: T201
+    for step in (player.start, player.play):
+        sys.stdout.write(json.dumps(asdict(step())) + "\n")
+        sys.stdout.flush()
 
 
 def main() -> None:
