@@ -265,6 +265,15 @@ def _syncfs(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def sync_filesystem(folder: Path) -> None:
+    """Make everything durable that lies on a folder's file system: one syncfs(2). Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _syncfs(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _create_part(path: Path) -> BinaryIO:
     """Create the locked file to write to; clear away one whose writer has died."""
     for _ in range(10):
