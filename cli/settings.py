@@ -12,6 +12,8 @@ from typing import Any, cast
 from ..storage.localtime import Zone, ZoneError
 from ..storage.names import DEFAULT_FOLDER, DEFAULT_NAME, Naming, TemplateError, naming
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 
 
@@ -130,6 +132,7 @@ class MonitoringSettings:
     prometheus_listen: str = _setting("", "address and port of a Prometheus endpoint, as in 127.0.0.1:9464; empty: none")
     prometheus_file: str = _setting("", "file for the node exporter's textfile collector; empty: none")
     selftest_at: str = _setting("03:30", "local time of the daily self-test; empty: none")
+    log_level: str = _setting("info", "least weight of what is logged: debug, info, warning or error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,8 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"capture.block_kb: {settings.capture.block_kb} is not a power of two")
     if settings.own.country_code and not settings.own.country_code.isdecimal():
         raise ConfigError(f"own.country_code: {settings.own.country_code!r} is not a number like 31")
+    if settings.monitoring.log_level not in LOG_LEVELS:
+        raise ConfigError(f"monitoring.log_level: {settings.monitoring.log_level!r} is none of {', '.join(LOG_LEVELS)}")
     settings.naming()
 
 

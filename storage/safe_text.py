@@ -71,7 +71,8 @@ def for_terminal(text: str, max_length: int = 200) -> str:
 
 
 def for_json(value: Any) -> Any:
-    """Return `value` with every text in it, keys too, made one safe line, and numbers that JSON lacks made null.
+    """Return `value` with every text in it, keys too, made one safe line, numbers that JSON lacks made null, and what
+    is no JSON at all, as a path, made text.
 
     `json.dumps` alone escapes C0, but neither C1 control characters nor line separators.
     """
@@ -81,7 +82,9 @@ def for_json(value: Any) -> Any:
         return {for_line(str(key)): for_json(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [for_json(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int) else for_line(str(value))
 
 
 def _cleaned(text: str, replace: Callable[[str], str]) -> str:

@@ -40,7 +40,7 @@ def write(folder: Path, stage: str, report: Mapping[str, Any]) -> bool:
     silence a stage that is well. Returns False if it could not be written.
     """
     full = {**report, "stage": stage, "pid": os.getpid(), "updated": time.time()}
-    content = json.dumps(for_json(full), ensure_ascii=False, default=str).encode()
+    content = json.dumps(for_json(full), ensure_ascii=False).encode()
     content += b" " * (-len(content) % _PAGE)
     spare, path = folder / f".{stage}.json.spare", folder / f"{stage}.json"
     try:
@@ -80,7 +80,7 @@ def append(folder: Path, event: str, /, **facts: Any) -> bool:
     """Add an event, with its time, to today's log. Returns False if it could not be written."""
     now = datetime.now().astimezone()
     line = {"time": now.isoformat(timespec="milliseconds"), "event": event, **facts}
-    content = json.dumps(for_json(line), ensure_ascii=False, default=str) + "\n"
+    content = json.dumps(for_json(line), ensure_ascii=False) + "\n"
     try:
         log = folder / "log"
         _make_folder(folder)
