@@ -204,18 +204,21 @@ class Correlator:
         """A stream begins, or goes on after a silence in which its ports may have changed hands."""
         self._evaluate(stream, time)
 
-    def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> None:
+    def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> list["Tracked"]:
         """A ZRTP handshake (RFC 6189) is complete between two endpoints: what follows is SRTP, whatever the SDP
-        says."""
+        says. Return the calls that this concerns.
+        """
         keys = address_key(source[0]), address_key(destination[0])
         if keys[0] is None or keys[1] is None:
-            return
+            return []
         here, there = (keys[0], source[1]), (keys[1], destination[1])
-        for match in self._bindings.matches(here, there):
+        matches = self._bindings.matches(here, there)
+        for match in matches:
             secured = match.tracked.secured
             if len(secured) < MAX_CLAIMS:
                 secured.setdefault((here, there), time)
                 secured.setdefault((there, here), time)
+        return [match.tracked for match in matches]
 
     # -- bindings ------------------------------------------------------------------------------------------------------
 

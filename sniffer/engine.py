@@ -177,11 +177,14 @@ class Engine:
     def _slow(self, packet: SlowPacket) -> None:
         if packet.fate is Fate.ZRTP:
             if packet.payload[16:24] in (b"Conf2ACK", b"Confirm2"):
-                source = (packet.source, packet.source_port)
-                self.correlator.secured(source, (packet.destination, packet.destination_port), packet.time)
+                self._secured(packet)
             return
         for heard in self._signalling.messages(packet):
             self._hear(heard)
+
+    def _secured(self, packet: SlowPacket) -> list[Tracked]:
+        source, destination = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        return self.correlator.secured(source, destination, packet.time)
 
     def _hear(self, heard: Heard) -> None:
         if self.listener is not None:

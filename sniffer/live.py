@@ -15,7 +15,7 @@ from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started
 from . import blocks
 from .blocks import RAW_IP, PacketBlocks
 from .correlator import FOREVER, Claim, Tracked
-from .datagrams import Datagrams, Mask, RtpColumns
+from .datagrams import Datagrams, Mask, RtpColumns, SlowPacket
 from .engine import SLICE, Engine
 from .gate import Gate
 from .hold import Hold, Waiting
@@ -34,11 +34,11 @@ MAX_EARLY = 64
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A call's spool begins: at `time` (ns); `origin` is the id of the recording that this one continues, or empty."""
+    """A call's spool begins: at `time` (ns). `past` is what an earlier run knew of the call, if one did."""
 
     tracked: Tracked
     time: int
-    origin: str = ""
+    past: "Past | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,23 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What an earlier run left of a call that was running when it ended: the id of its spool, and whether there is
+    media in it, so that this run's is a continuation.
+    """
+
+    id: str
+    media: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Nothing more came of a call of an earlier run: what was kept to go on with it may go."""
+
+    past: Past
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """Nothing more comes for this call: it is closed, or capture stops (`running`). `frames` of media it was given."""
 
@@ -77,7 +94,7 @@ class Over:
     running: bool = False
 
 
-Item = Begun | Spoke | Media | Noted | Over
+Item = Begun | Spoke | Media | Noted | Forgotten | Over
 
 
 @dataclass(slots=True)
@@ -93,8 +110,8 @@ class _Spool:
     """What the engine remembers of a call's spool: whether it was begun, and what waits for that."""
 
     tracked: Tracked
+    past: Past | None = None
     begun: bool = False
-    origin: str = ""
     early: list[Spoke] = field(default_factory=list)
     frames: int = 0
 
@@ -118,7 +135,7 @@ class LiveEngine(Engine):
     _route: npt.NDArray[np.int64] = field(init=False)
     _dirty: set[int] = field(init=False, default_factory=set)
     _known: dict[int, dict[int, tuple[Claim, int]]] = field(init=False, default_factory=dict)
-    _replaying: str = field(init=False, default="")
+    _past: Past | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.stash = self._keep_whole
@@ -145,18 +162,17 @@ class LiveEngine(Engine):
         self._let_go()
         return self._finished_cycle()
 
-    def resume(self, history: Iterable[tuple[str, Heard]]) -> None:
-        """Hear again what was said in calls that ran when an earlier run ended: (id of the recording, message), in the
-        order of time.
+    def resume(self, history: Iterable[tuple[Past, Heard]]) -> Cycle:
+        """Hear again, in the order of time, what was said in calls that ran when an earlier run ended.
 
         Their spools begin when something more comes of them.
         """
-        for origin, heard in history:
-            self._replaying = origin
+        for past, heard in history:
+            self._past = past
             self._hear(heard)
             self._now = max(self._now, heard.time)
-        self._replaying = ""
-        self._finished_cycle()
+        self._past = None
+        return self._finished_cycle()
 
     def stop(self) -> Cycle:
         """Capture stops: give out all open calls as running, and close the books."""
@@ -193,7 +209,7 @@ class LiveEngine(Engine):
             return
         packet = blocks.datagram(heard.source, heard.destination, heard.message.raw)
         spoke = Spoke(call.number, heard.time, packet)
-        if self._replaying:
+        if self._past is not None:
             spool.early.append(spoke)
         elif spool.begun:
             self._cycle.items.append(spoke)
@@ -203,22 +219,33 @@ class LiveEngine(Engine):
             if call.state is not State.CALLING or not self.gate.flooded(heard.time):
                 self._begin(spool, heard.time)
 
+    def _secured(self, packet: SlowPacket) -> list[Tracked]:
+        """The end of a ZRTP handshake belongs into the spool: it tells when sound ends and cipher begins."""
+        found = Engine._secured(self, packet)
+        ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        for tracked in found:
+            spool = self._spools.get(tracked.call.number)
+            if spool is not None and spool.begun:
+                inner = blocks.datagram(*ends, packet.payload)
+                self._cycle.items.append(Spoke(tracked.call.number, packet.time, inner))
+        return found
+
     def _begin(self, spool: _Spool, time: int) -> None:
         """Begin the spool of a call with what it said so far."""
         if spool.begun:
             return
         spool.begun = True
-        self._cycle.items.append(Begun(spool.tracked, time, spool.origin))
+        self._cycle.items.append(Begun(spool.tracked, time, spool.past))
         self._cycle.items += spool.early
         spool.early = []
 
     def _observe(self, tracked: Tracked, event: Event) -> None:
         number = event.call.number
         if isinstance(event, Started):
-            self._spools[number] = _Spool(tracked, origin=self._replaying)
+            self._spools[number] = _Spool(tracked, self._past)
         elif isinstance(event, Ended | Revived | Closed):
             self._dirty.update(claim.stream for claim in tracked.claims)
-        if not self._replaying and isinstance(event, Started | Ringing | Answered | Ended | Revived | Closed):
+        if self._past is None and isinstance(event, Started | Ringing | Answered | Ended | Revived | Closed):
             self._cycle.events.append((tracked, event))
 
     def _claimed(self, stream: int) -> None:
@@ -431,8 +458,10 @@ class LiveEngine(Engine):
         spool = self._spools.pop(tracked.call.number, None)
         if spool is None:
             return
-        if spool.origin and not spool.begun:
-            return  # nothing more came of a call that an earlier run has handed over
+        if spool.past is not None and not spool.begun:
+            if not running:
+                self._cycle.items.append(Forgotten(spool.past))
+            return
         self._cycle.items.append(Over(tracked, self._now, spool.frames, running))
 
 
