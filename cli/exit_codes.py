@@ -24,6 +24,8 @@ class ExitCode(IntEnum):
     """A mistake of Tapdeck's own."""
     CANNOT_WRITE = 73
     """A recording could not be written."""
+    ALREADY_RUNNING = 75
+    """Another Tapdeck is at work with the same state folder."""
     CONFIG = 78
     """The configuration is wrong."""
     INTERRUPTED = 130

@@ -71,9 +71,22 @@ def alive(report: Mapping[str, Any] | None) -> bool:
     if report is None:
         return False
     pid, updated = report.get("pid"), report.get("updated")
-    if not isinstance(pid, int) or pid <= 0 or not isinstance(updated, (int, float)):
+    if not isinstance(pid, int) or not isinstance(updated, (int, float)):
         return False
-    return abs(time.time() - updated) < FRESH_S and _runs(pid)
+    return abs(time.time() - updated) < FRESH_S and process_runs(pid)
+
+
+def process_runs(pid: int) -> bool:
+    """Whether a process runs, another user's too: /proc may hide those."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def append(folder: Path, event: str, /, **facts: Any) -> bool:
@@ -141,17 +154,6 @@ class Alarms:
     def active(self) -> list[dict[str, Any]]:
         """Return what is raised, as the reports have it: `code`, `since`, `severity`, `text`."""
         return [dict(alarm) for alarm in self._active.values()]
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process runs, another user's too: /proc may hide those."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
