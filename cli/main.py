@@ -21,6 +21,7 @@ from .settings import ConfigError
 COMMANDS = {
     "capture": ("tapdeck.cli.capture:capture", "Listen on a mirror port, and record the calls that cross it."),
     "config": ("tapdeck.cli.show_config:config", "Show or check the configuration."),
+    "deliver": ("tapdeck.cli.deliver:deliver", "Copy finished recordings to the targets; the third stage."),
     "inspect": (
         "tapdeck.cli.inspect:inspect",
         "Explain a capture: its dialogs, its streams, and which belong together.",

@@ -98,11 +98,12 @@ def append(folder: Path, event: str, /, **facts: Any) -> bool:
         log = folder / "log"
         _make_folder(folder)
         _make_folder(log)
-        descriptor = _open(log / f"{now:%Y-%m-%d}.jsonl", os.O_WRONLY | os.O_APPEND)
+        descriptor = _open(log / f"{now:%Y-%m-%d}.jsonl", os.O_RDWR | os.O_APPEND)
     except OSError:
         return False
     try:
-        return os.write(descriptor, content.encode()) > 0
+        whole = (b"" if _ends_whole(descriptor) else b"\n") + content.encode()
+        return os.write(descriptor, whole) == len(whole)
     except OSError:
         return False
     finally:
@@ -163,6 +164,12 @@ def _event(line: bytes) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return event if zone else None
+
+
+def _ends_whole(descriptor: int) -> bool:
+    """Whether the log's last line has its end. One that a full disk has cut must not swallow the next."""
+    size = os.fstat(descriptor).st_size
+    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
 
 
 def _fill(path: Path, content: bytes) -> None:
