@@ -95,7 +95,7 @@ class Started:
     monotonic_ns: int
 
 
-def frames(source: Path | bytes) -> Frames:
+def frames(source: Path | bytes | memoryview) -> Frames:
     """The frames of a pcap file (not pcapng), by path or content. Raises ValueError for anything else.
 
     They keep the file's order: one that is stamped earlier than the one before it is due with that one.
