@@ -8,6 +8,7 @@ unlocked and is cleared away by the next one that wants the same name.
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -212,13 +213,18 @@ def write_files(folder: Path, files: Sequence[tuple[str, bytes]]) -> None:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make the folder and those above it that are missing, with mode 0700, durably. Raises OSError."""
+    """Make the folder and those above it that are missing, with mode 0700, durably. Raises OSError.
+
+    Within a folder that is shared with a group (set-group-ID, as `tapdeck install` makes them) they are shared in the
+    same way, as far as the umask lets them.
+    """
     if folder.is_dir():
         return folder
     if folder.parent != folder:
         make_folder(folder.parent)
     try:
-        folder.mkdir(mode=FOLDER_MODE)
+        # By mkdir's mode alone: chmod would take the bit that hands the group on from who is not of that group.
+        folder.mkdir(mode=FOLDER_MODE | _shared(folder.parent, stat.S_IRWXG))
     except FileExistsError:
         if not folder.is_dir():
             raise
@@ -284,9 +290,17 @@ def _create_part(path: Path) -> BinaryIO:
             continue
         fcntl.flock(part, fcntl.LOCK_EX)
         if _still_there(path, part):
+            if readers := _shared(path.parent, stat.S_IRGRP):
+                os.fchmod(part.fileno(), FILE_MODE | readers)
             return part
         part.close()
     raise BeingWritten(errno.EBUSY, "another process is writing this file", str(path))
+
+
+def _shared(folder: Path, bits: int) -> int:
+    """Which of a folder's group bits count for what is made in it: those of a set-group-ID folder."""
+    mode = folder.stat().st_mode
+    return mode & bits if mode & stat.S_ISGID else 0
 
 
 def _opener(path: str, flags: int) -> int:

@@ -1,8 +1,8 @@
 """A stage for tests of the supervisor: `python -m tests.support.stages FOLDER NAME [BEHAVIOUR...]`.
 
 It reports as real stages do and writes what happens to it into FOLDER/NAME.told. Behaviours: `exit=CODE` ends it at
-once, `once=CODE` ends it at once when it is started for the first time, `mute` keeps it from reporting, `stubborn` makes
-it ignore SIGTERM, `slow=SECONDS` lets it take its time to end.
+once, `once=CODE` ends it at once when it is started for the first time, `mute` keeps it from reporting, `stubborn`
+makes it ignore SIGTERM, `slow=SECONDS` lets it take its time to end.
 """
 
 import os
