@@ -5,7 +5,9 @@ starts: capabilities belong to threads.
 """
 
 import ctypes
+import grp
 import os
+import pwd
 import resource
 from collections.abc import Iterable
 from functools import cache
@@ -76,25 +78,30 @@ def die_with_parent(signal_number: int) -> None:
     _prctl(_SET_PDEATHSIG, signal_number)
 
 
-def _identity(user: str, groups: Iterable[str], setting: str) -> tuple[int, int, list[int]]:
-    import grp
-    import pwd
-
+def user_entry(user: str, setting: str) -> pwd.struct_passwd:
+    """Look a user up. Raises ConfigError that says what to do about one that does not exist."""
     try:
-        entry = pwd.getpwnam(user)
+        return pwd.getpwnam(user)
     except KeyError:
         raise ConfigError(
-            f'{setting}: there is no user {user!r} on this machine: `tapdeck install` makes it, or set {setting} = "" '
-            "to stay the user that started it"
+            f"{setting}: there is no user {user!r} on this machine: `tapdeck install` makes it; or set an empty name, "
+            "for the user that starts it"
         ) from None
-    numbers = set(os.getgrouplist(user, entry.pw_gid))
-    for group in groups:
-        try:
-            numbers.add(grp.getgrnam(group).gr_gid)
-        except KeyError:
-            raise ConfigError(
-                f"users.group: there is no group {group!r} on this machine: `tapdeck install` makes it"
-            ) from None
+
+
+def group_entry(group: str) -> grp.struct_group:
+    """Look a group up. Raises ConfigError that says what to do about one that does not exist."""
+    try:
+        return grp.getgrnam(group)
+    except KeyError:
+        raise ConfigError(
+            f"users.group: there is no group {group!r} on this machine: `tapdeck install` makes it"
+        ) from None
+
+
+def _identity(user: str, groups: Iterable[str], setting: str) -> tuple[int, int, list[int]]:
+    entry = user_entry(user, setting)
+    numbers = {*os.getgrouplist(user, entry.pw_gid), *(group_entry(group).gr_gid for group in groups)}
     return entry.pw_uid, entry.pw_gid, sorted(numbers)
 
 

@@ -98,7 +98,8 @@ def append(folder: Path, event: str, /, **facts: Any) -> bool:
         log = folder / "log"
         _make_folder(folder)
         _make_folder(log)
-        descriptor = _open(log / f"{now:%Y-%m-%d}.jsonl", os.O_RDWR | os.O_APPEND)
+        writers = log.stat().st_mode & stat.S_IWGRP
+        descriptor = _open(log / f"{now:%Y-%m-%d}.jsonl", os.O_RDWR | os.O_APPEND, FILE_MODE | writers)
     except OSError:
         return False
     try:
@@ -174,7 +175,7 @@ def _ends_whole(descriptor: int) -> bool:
 
 def _fill(path: Path, content: bytes) -> None:
     """Write over what is there, without giving its blocks back."""
-    descriptor = _open(path, os.O_WRONLY)
+    descriptor = _open(path, os.O_WRONLY, FILE_MODE)
     try:
         if os.write(descriptor, content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -183,9 +184,8 @@ def _fill(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _open(path: Path, flags: int) -> int:
-    """Open a file; if there is none, make one that the folder's group may read, and write to where it may write to the
-    folder.
+def _open(path: Path, flags: int, mode: int) -> int:
+    """Open a file; if there is none, make it.
 
     Never O_CREAT alone: the kernel (fs.protected_regular) refuses that for another's file in a shared folder.
     """
@@ -198,7 +198,7 @@ def _open(path: Path, flags: int) -> int:
             made = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             continue  # another stage was faster
-        os.fchmod(made, FILE_MODE | (path.parent.stat().st_mode & stat.S_IWGRP))
+        os.fchmod(made, mode)
         return made
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 

@@ -197,7 +197,7 @@ def test_root_stays_root_where_no_user_is_set() -> None:
 
 @needs_root
 def test_a_missing_user_or_group_says_what_to_do() -> None:
-    with pytest.raises(ConfigError, match=r"users\.seal: .*no-such-user.*`tapdeck install`.*users\.seal = \"\""):
+    with pytest.raises(ConfigError, match=r"users\.seal: .*no-such-user.*`tapdeck install`.*empty name"):
         privileges.drop_to("no-such-user", setting="users.seal")
     with pytest.raises(ConfigError, match=r"users\.group: .*no-such-group.*`tapdeck install`"):
         privileges.drop_to("nobody", ["no-such-group"])

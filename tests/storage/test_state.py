@@ -182,6 +182,8 @@ def test_stages_of_several_users_share_one_log(tmp_path: Path) -> None:
         told.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert told == [["True", "True", "True"], ["True", "True", "False"]]
     assert len(list(state.events(folder))) == 2
+    assert mode(folder / "u5001.json") == 0o640
+    assert mode(next((folder / "log").iterdir())) == 0o660
 
 
 @pytest.fixture
