@@ -26,6 +26,8 @@ COMMANDS = {
         "tapdeck.cli.inspect:inspect",
         "Explain a capture: its dialogs, its streams, and which belong together.",
     ),
+    "run": ("tapdeck.cli.run:run", "Run the whole box: capture, seal and deliver."),
+    "seal": ("tapdeck.cli.seal:seal", "Make recordings of the calls that capture has handed over."),
     "record": ("tapdeck.cli.record:record", "Record the calls of capture files, a stereo WAV each."),
 }
 

@@ -67,14 +67,20 @@ class UnreadableInput(click.ClickException):
 
 def build_engine(settings: Settings, payloads: Payloads, parking: RowParking | None) -> Engine:
     """Return an engine with these settings."""
-    calls, limits = settings.calls, settings.limits
+    limits = settings.limits
     return Engine(
         stash=payloads.stash,
         parking=parking,
-        settings=CallSettings(calls.media_silence_s, calls.held_silence_s, calls.unclaimed_hold_s, calls.bye_linger_s),
+        settings=call_settings(settings),
         limits=Limits(limits.max_calls, limits.max_streams, limits.unclaimed_memory_mb << 20),
         sip_ports=frozenset(settings.sip.ports),
     )
+
+
+def call_settings(settings: Settings) -> CallSettings:
+    """Return when calls are over, as the engine wants it."""
+    calls = settings.calls
+    return CallSettings(calls.media_silence_s, calls.held_silence_s, calls.unclaimed_hold_s, calls.bye_linger_s)
 
 
 def own_of(settings: Settings) -> Own:

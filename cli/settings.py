@@ -48,7 +48,9 @@ class OwnSettings:
     )
     networks: tuple[str, ...] = _setting((), "own networks, as in 192.168.0.0/16", option="own-networks")
     country_code: str = _setting("", "own country code without a plus, as in 31, to compare 020... with +3120...")
-    extensions: tuple[str, ...] = _setting((), "all extensions that should be heard, for the report of coverage", option="own-extensions")
+    extensions: tuple[str, ...] = _setting(
+        (), "all extensions that should be heard, for the report of coverage", option="own-extensions"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,9 @@ class CaptureSettings:
     promiscuous: bool = _setting(True, "hear what is not addressed to this machine")
     hardware_stamps: bool = _setting(False, "the card's own time stamps, where its clock is disciplined")
     cycle_ms: int = _setting(200, "time between two visits to the ring; what a kill may lose", 10, 500)
-    sync_s: float = _setting(1.0, "seconds between two syncs of the spool's file system; what a power cut may lose", 0.1, 60)
+    sync_s: float = _setting(
+        1.0, "seconds between two syncs of the spool's file system; what a power cut may lose", 0.1, 60
+    )
     memory_mb: int = _setting(512, "memory for packets that wait for a slow or full disk, in MiB", 16)
     new_calls_per_s: int = _setting(500, "new calls taken a second; a flood of INVITEs beyond it is dropped", 1)
 
@@ -123,13 +127,16 @@ class UserSettings:
     capture: str = _setting("tapdeck-capture", "user of the capture stage", option="capture-user")
     seal: str = _setting("tapdeck-seal", "user of the seal stage", option="seal-user")
     deliver: str = _setting("tapdeck-deliver", "user of the deliver stage", option="deliver-user")
+    metrics: str = _setting("tapdeck-metrics", "user of the Prometheus endpoint", option="metrics-user")
 
 
 @dataclass(frozen=True, slots=True)
 class MonitoringSettings:
     """What others may watch."""
 
-    prometheus_listen: str = _setting("", "address and port of a Prometheus endpoint, as in 127.0.0.1:9464; empty: none")
+    prometheus_listen: str = _setting(
+        "", "address and port of a Prometheus endpoint, as in 127.0.0.1:9464; empty: none"
+    )
     prometheus_file: str = _setting("", "file for the node exporter's textfile collector; empty: none")
     selftest_at: str = _setting("03:30", "local time of the daily self-test; empty: none")
     log_level: str = _setting("info", "least weight of what is logged: debug, info, warning or error")

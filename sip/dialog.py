@@ -118,6 +118,10 @@ class Dialogs:
         """The calls that are not closed, oldest first."""
         return list(self._table)
 
+    def set_linger(self, linger_ns: int) -> None:
+        """Set how long calls that end from now on stay open for what trails their BYE."""
+        self._linger[State.ENDED] = linger_ns
+
     def call_of(self, message: Message) -> Call | None:
         """The call in progress that a message belongs to."""
         return self._table.find(message)[0]

@@ -26,6 +26,10 @@ class Columns:
         self.book = book if book is not None else AddressBook()
         self.tcp_flows = np.empty(0, dtype=np.uint64)
         """Keys of TCP connections known to carry SIP (`tcp_flow_keys`): the engine adds to them."""
+        self.listen_on(sip_ports)
+
+    def listen_on(self, sip_ports: frozenset[int]) -> None:
+        """Take these for the ports where anything may be SIP."""
         self._sip_ports = np.array(sorted(sip_ports), dtype=np.int64)
 
     def read(self, records: Records) -> Datagrams:

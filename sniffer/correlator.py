@@ -160,6 +160,11 @@ class Correlator:
         self._seen = 0
         self._next_check = 0
 
+    def reconfigure(self, settings: CallSettings) -> None:
+        """Go on with other settings."""
+        self._settings = settings
+        self.dialogs.set_linger(settings.linger)
+
     # -- what happens --------------------------------------------------------------------------------------------------
 
     def happened(self, events: Iterable[Event]) -> None:

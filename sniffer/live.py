@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started, State
 from . import blocks
 from .blocks import RAW_IP, PacketBlocks
-from .correlator import FOREVER, Claim, Tracked
+from .correlator import FOREVER, CallSettings, Claim, Tracked
 from .datagrams import Datagrams, Mask, RtpColumns, SlowPacket
 from .engine import SLICE, Engine
 from .gate import Gate
@@ -181,6 +181,14 @@ class LiveEngine(Engine):
             self._over(tracked, running=tracked.call.ended is None)
         self.account.packet("not_a_call", "RTP of no call", self.hold.finish())
         return self._finished_cycle()
+
+    def reconfigure(self, settings: CallSettings, sip_ports: frozenset[int], new_calls_per_s: int) -> None:
+        """Go on with other settings, from the next visit on."""
+        self.settings = settings
+        self.correlator.reconfigure(settings)
+        self.columns.listen_on(sip_ports)
+        self._signalling.listen_on(sip_ports)
+        self.sip_ports, self.gate.rate = sip_ports, new_calls_per_s
 
     def note(self, note: dict[str, Any]) -> Cycle:
         """Put a note into the spool of every open call."""

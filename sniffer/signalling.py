@@ -101,6 +101,10 @@ class Signalling:
         self._framers: OrderedDict[Connection, Framer] = OrderedDict()
         self._sip_connections: OrderedDict[int, None] = OrderedDict()
 
+    def listen_on(self, sip_ports: frozenset[int]) -> None:
+        """Take these for the ports of SIP."""
+        self._sip_ports = sip_ports
+
     def messages(self, packet: SlowPacket) -> Iterator[Heard]:
         """Yield the SIP messages that this packet completes."""
         if packet.fate is Fate.TEXT:

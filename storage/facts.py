@@ -13,6 +13,8 @@ Pairs = list[tuple[str, str]]
 MAX_LIST = 200
 """Entries of a list (gaps, digits, holds) that are written out; beyond it only their number is."""
 SECOND = 1_000_000_000
+CLOCK_STEP = 100_000_000
+"""From such a change on, in ns, the clock was set; smaller ones are drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def _circumstances(plan: Plan, zone: Zone) -> Pairs:
         lines.append(("CaptureLoss", f"{how.lost} packets of this call were lost: the disk was full or too slow"))
     before = 0
     for since, ahead in how.clock:
-        if since > plan.ended.started:
+        if since > plan.ended.started and abs(ahead - before) >= CLOCK_STEP:
             step = (ahead - before) / SECOND
             lines.append(("ClockStep", f"{step:+.3f}s at {zone.iso(since)} ({_offset(since, plan)})"))
         before = ahead
