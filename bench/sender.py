@@ -12,6 +12,7 @@ import io
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.invites import Flood, write_flood
 from bench.traffic import START_US, Plan, write_records
 from tests.support.netns import within
 from tests.support.replay import Frames, Played, Started, frames, run
@@ -30,10 +32,13 @@ NICE = -10
 """A wire does not wait for what else the machine does."""
 
 
-def made(plan: Plan) -> Frames:
+def made(plan: Plan | Flood) -> Frames:
     """All frames of a plan."""
     space = io.BytesIO()
-    write_records(plan, space)
+    if isinstance(plan, Plan):
+        write_records(plan, space)
+    else:
+        write_flood(plan, space)
     return frames(space.getbuffer())
 
 
@@ -46,7 +51,7 @@ def steady(calls: int, seconds: int, total: int, every: int = 10, first: int = 0
     ]
 
 
-def ahead(plans: Iterable[Plan]) -> Iterator[Frames]:
+def ahead(plans: Iterable[Plan | Flood]) -> Iterator[Frames]:
     """The frames of each plan, made by a thread while earlier ones are played."""
     ready: queue.Queue[Frames | None] = queue.Queue(AHEAD)
 
@@ -77,13 +82,13 @@ class Sending:
             raise RuntimeError(f"the sender ended with exit code {self.process.returncode}")
         return Played(**json.loads(text.splitlines()[-1]))
 
-    def stop(self) -> None:
-        """End it before its time."""
-        self.process.kill()
-        self.process.wait()
+    def finish(self) -> Played:
+        """Have it begin no further plan, and wait for the end of those that run."""
+        self.process.send_signal(signal.SIGUSR1)
+        return self.wait()
 
 
-def start(namespace: str, interface: str, plans: Iterable[Plan], speed: float = 1.0) -> Sending:
+def start(namespace: str, interface: str, plans: Iterable[Plan | Flood], speed: float = 1.0) -> Sending:
     """Start sending from a namespace; return when the first frame is on its way."""
     command = [sys.executable, "-m", "bench.sender", "--interface", interface, "--speed", str(speed)]
     process = subprocess.Popen(
@@ -106,16 +111,20 @@ def main() -> None:
     parser.add_argument("--interface", required=True)
     parser.add_argument("--speed", type=float, default=1.0)
     arguments = parser.parse_args()
-    plans = [Plan(**plan) for plan in json.load(sys.stdin)]
+    plans = [Flood(**plan) if "rate" in plan else Plan(**plan) for plan in json.load(sys.stdin)]
+    enough = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda number, frame: enough.set())
     source = ahead(plans)
     first = next(source)
     os.nice(NICE)
-    run(arguments.interface, _chained(first, source), arguments.speed, (START_US + 1_000_000 * plans[0].begin) * 1000)
+    zero_ns = (START_US + 1_000_000 * plans[0].begin) * 1000
+    run(arguments.interface, _until(enough, first, source), arguments.speed, zero_ns)
 
 
-def _chained(first: Frames, rest: Iterator[Frames]) -> Iterator[Frames]:
+def _until(enough: threading.Event, first: Frames, rest: Iterator[Frames]) -> Iterator[Frames]:
     yield first
-    yield from rest
+    while not enough.is_set() and (some := next(rest, None)) is not None:
+        yield some
 
 
 if __name__ == "__main__":

@@ -156,11 +156,11 @@ def _head(stream: int) -> bytes:
     call, side = divmod(stream, 2)
     ports = (CALLER_PORT, CALLEE_PORT) if side == 0 else (CALLEE_PORT, CALLER_PORT)
     rtp = struct.pack("!BBHII", 0x80, 8, 0, 0, 0x10000000 + stream)
-    frame = _frame(_address(call, side), _address(call, 1 - side), ports, rtp, SAMPLES)
-    return struct.pack("<IIII", 0, 0, RECORD - 16, RECORD - 16) + frame
+    whole = frame(_address(call, side), _address(call, 1 - side), ports, rtp, SAMPLES)
+    return struct.pack("<IIII", 0, 0, RECORD - 16, RECORD - 16) + whole
 
 
-def _frame(source: bytes, target: bytes, ports: tuple[int, int], payload: bytes, more: int = 0) -> bytes:
+def frame(source: bytes, target: bytes, ports: tuple[int, int], payload: bytes, more: int = 0) -> bytes:
     """Ethernet, IPv4 and UDP around a payload of which `more` bytes follow later."""
     size = len(payload) + more
     head = struct.pack("!BBHHHBBH", 0x45, 0, 28 + size, 0, 0x4000, 64, 17, 0) + source + target
@@ -190,9 +190,9 @@ def _signals(plan: Plan, call: int) -> Iterator[tuple[int, bytes]]:
     )
     for time_us, side, what, method, cseq, body in steps:
         text = _message(number, side, what, method, cseq, body)
-        frame = _frame(_address(number, side), _address(number, 1 - side), (SIP_PORT, SIP_PORT), text)
-        head = struct.pack("<IIII", time_us // 1_000_000, time_us % 1_000_000, len(frame), len(frame))
-        yield time_us, head + frame
+        whole = frame(_address(number, side), _address(number, 1 - side), (SIP_PORT, SIP_PORT), text)
+        head = struct.pack("<IIII", time_us // 1_000_000, time_us % 1_000_000, len(whole), len(whole))
+        yield time_us, head + whole
 
 
 def _message(call: int, side: int, what: str, method: str, cseq: int, body: bool) -> bytes:

@@ -24,11 +24,16 @@ from .netns import stop, wait_for, within
 from .record import REPOSITORY, Recording, read_info
 
 STAGES = ("capture", "seal", "deliver")
+SUPERVISED = {"run": STAGES, "capture": ("capture", "seal")}
+"""What a command starts that starts others."""
 READY_S, SEAL_S = 30.0, 120.0
 
 
 class Box:
-    """`tapdeck STAGE -i INTERFACE ...` in a namespace, with folders of its own under `folder`."""
+    """`tapdeck STAGE -i INTERFACE ...` in a namespace, with folders of its own under `folder`.
+
+    `alone`: only this stage, as a service manager starts it; else `capture` seals too, and `run` runs all.
+    """
 
     def __init__(
         self,
@@ -37,7 +42,10 @@ class Box:
         folder: Path,
         stage: str = "capture",
         more: Sequence[str] = (),
+        *,
+        alone: bool = False,
     ) -> None:
+        self.stages = (stage,) if alone else SUPERVISED[stage]
         self.namespace, self.interfaces, self.stage, self.more = namespace, tuple(interfaces), stage, tuple(more)
         self.out, self.spool, self.state = folder / "recordings", folder / "spool", folder / "state"
         self.log = folder / "box.log"
@@ -50,9 +58,8 @@ class Box:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.kill()
 
-    def start(self) -> None:
-        """Start it and wait until it listens. Raises RuntimeError with what it said if it ends instead."""
-        before = self.report("capture")
+    def start(self, *, wait: bool = True) -> None:
+        """Start it and wait until it is well. Raises RuntimeError with what it said if it ends instead."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TAPDECK_")}
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
@@ -64,7 +71,8 @@ class Box:
                 cwd=self.out.parent,
                 start_new_session=True,
             )
-        wait_for("the capture stage", lambda: self._listens(before), READY_S)
+        if wait:
+            wait_for(f"tapdeck {self.stage}", self._ready, READY_S)
 
     def stop(self, patience_s: float = 60.0) -> int:
         """SIGTERM, as a service manager does; return the exit code."""
@@ -100,11 +108,25 @@ class Box:
         """The running processes by what they are: `run` or a stage."""
         if self.process is None or self.process.poll() is not None:
             return {}
-        found = {self.stage: self.process.pid}
+        if self.stages == (self.stage,):
+            return {self.stage: self.process.pid}
+        found = {"run": self.process.pid}
         for pid in _descendants(self.process.pid):
             words = _words(pid)
-            found |= {stage: pid for stage in STAGES if stage in words and stage not in found}
+            found |= {stage: pid for stage in self.stages if stage in words}
         return found
+
+    def ended(self) -> bool:
+        """Whether its process (the supervisor's, if there is one) is no more."""
+        return self.process is None or self.process.poll() is not None
+
+    def well(self) -> bool:
+        """Whether each of its stages has said that it runs, and all interfaces are there."""
+        pids = self.pids()
+        reports = {stage: self.report(stage) for stage in self.stages}
+        if any(stage not in pids or report.get("pid") != pids[stage] for stage, report in reports.items()):
+            return False
+        return all(port["present"] for port in reports.get("capture", {}).get("interfaces", ()))
 
     def spooled(self, folder: str) -> list[Path]:
         """The files in a folder of the spool: `live`, `done`, `resume`."""
@@ -126,13 +148,12 @@ class Box:
         ports = [word for interface in self.interfaces for word in ("-i", interface)]
         folders = ["--out", str(self.out), "--spool", str(self.spool), "--state", str(self.state)]
         users = [f"--{stage}-user=" for stage in STAGES]
-        return [sys.executable, "-m", "tapdeck.cli", self.stage, *ports, *folders, *users, "--json", *self.more]
+        alone = ["--alone"] if self.stages == ("capture",) else []
+        return [sys.executable, "-m", "tapdeck.cli", self.stage, *ports, *folders, *users, "--json", *alone, *self.more]
 
-    def _listens(self, before: dict[str, Any]) -> bool:
+    def _ready(self) -> bool:
         self._check_alive()
-        now = self.report("capture")
-        here = now.get("pid") in self.pids().values() and now.get("pid") != before.get("pid")
-        return here and all(port["present"] for port in now["interfaces"])
+        return self.well()
 
     def _sealed(self) -> bool:
         self._check_alive()

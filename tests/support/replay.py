@@ -72,13 +72,16 @@ class Frames:
 
 @dataclass(frozen=True)
 class Played:
-    """What was sent: frames, their bytes, seconds from the first to the last, CPU, and how late a frame was at most."""
+    """What was sent: frames, their bytes, seconds from the first to the last, CPU, how late a frame was at most, and of
+    how many `Frames` these were.
+    """
 
     packets: int
     bytes: int
     seconds: float
     cpu_s: float
     late_ms: float
+    parts: int
 
     @property
     def rate(self) -> float:
@@ -178,7 +181,7 @@ class Player:
         first = int(self._next.time_ns[0]) if self._next is not None and len(self._next) else 0
         self._zero_ns = first if zero_ns is None else zero_ns
         self._running: list[Frames] = []
-        self._packets = self._bytes = 0
+        self._packets = self._bytes = self._parts = 0
         self._late_ns = 0
 
     def start(self) -> Started:
@@ -195,7 +198,7 @@ class Player:
             rest = TICK_S - (time.monotonic_ns() - self._begin) / 1e9 % TICK_S
             time.sleep(rest)
         cpu = time.process_time() - self._cpu
-        return Played(self._packets, self._bytes, (last - self._begin) / 1e9, cpu, self._late_ns / 1e6)
+        return Played(self._packets, self._bytes, (last - self._begin) / 1e9, cpu, self._late_ns / 1e6, self._parts)
 
     def _tick(self) -> int:
         """Send what is due, return when that was."""
@@ -203,6 +206,7 @@ class Player:
         due = self._zero_ns + int((now - self._begin) * self._speed)
         while self._next is not None and (not len(self._next) or self._next.time_ns[0] <= due):
             self._running.append(self._next)
+            self._parts += 1
             self._next = next(self._source, None)
         rest: list[Frames] = []
         for some in self._running:
