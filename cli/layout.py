@@ -79,6 +79,8 @@ def _prepare(folder: Folder) -> Iterator[str]:
     try:
         descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno == errno.EACCES:
+            return  # a service without the right to look into others' folders finds those that were set up before
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
         raise ConfigError(f"{folder.setting}: {folder.path} is no folder") from None
@@ -141,7 +143,7 @@ def _plain_file(path: Path) -> Iterator[int | None]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ELOOP):
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EACCES):
             raise
         yield None
         return

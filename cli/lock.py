@@ -37,6 +37,8 @@ def hold(folder: Path, name: str, patience_s: float = 0.0) -> int:
                 "or give this one folders of its own"
             )
         time.sleep(_PAUSE_S)
+    if os.geteuid() == 0:
+        os.fchown(descriptor, folder.stat().st_uid, -1)  # the next one may be started without root
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -28,13 +29,15 @@ _HOPELESS = (ExitCode.USAGE, ExitCode.CONFIG)
 @dataclass(frozen=True, slots=True)
 class Stage:
     """How a stage is started and stopped. `grace_s` is what it gets to end, `hung_s` how long it may run without a
-    fresh report before it is killed.
+    fresh report before it is killed, `drain_s` what it gets before it is told to end, to do what its report calls
+    `waiting`.
     """
 
     name: str
     command: tuple[str, ...]
     grace_s: float = 20.0
     hung_s: float = 60.0
+    drain_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,20 +237,38 @@ class Supervisor:
         for one in self._all:
             if one.process is None:
                 continue
+            self._drain(one)
             _signal(one, signal.SIGTERM)
-            deadline = time.monotonic() + one.stage.grace_s
-            while one.process.poll() is None:
-                if time.monotonic() >= deadline:
-                    self.log.error("stage does not end and is killed", stage=one.stage.name, after_s=one.stage.grace_s)
-                    _signal(one, signal.SIGKILL)
-                    one.process.wait()
-                    break
-                self._report(stopping=True)
-                notify.watchdog()
-                self._next_signal(self.pace.tick)
+            if not self._wait(one.stage.grace_s, partial(_ended, one)):
+                self.log.error("stage does not end and is killed", stage=one.stage.name, after_s=one.stage.grace_s)
+                _signal(one, signal.SIGKILL)
+                one.process.wait()
             one.last_exit, one.process, one.healthy = _reason(one.process.returncode), None, False
             self.log.info("stage stopped", stage=one.stage.name, exit=one.last_exit)
         self._report(stopping=True)
+
+    def _drain(self, one: _Running) -> None:
+        """Let a stage do what the one before it has just handed over. A second Ctrl-C cuts that short."""
+        began = time.time()
+
+        def idle() -> bool:
+            report = state.read(self.folder, one.stage.name) or {}
+            return _ended(one) or (report.get("updated", 0) > began and not report.get("waiting"))
+
+        if one.stage.drain_s:
+            self._wait(one.stage.drain_s, idle, interruptible=True)
+
+    def _wait(self, patience: float, over: Callable[[], bool], interruptible: bool = False) -> bool:
+        """Wait until something is over, and return whether it is."""
+        deadline = time.monotonic() + patience
+        while not over():
+            if time.monotonic() >= deadline:
+                return False
+            self._report(stopping=True)
+            notify.watchdog()
+            if self._next_signal(self.pace.tick) in (signal.SIGTERM, signal.SIGINT) and interruptible:
+                return False
+        return True
 
 
 def _prepare(mask: set[signal.Signals], parent: int) -> Callable[[], None]:
@@ -274,6 +295,10 @@ def _trouble(one: _Running, now: float) -> str | None:
     if one.healthy or not (one.deaths or now - one.well > state.FRESH_S):
         return None
     return f"{one.last_exit}, starting again" if one.deaths else "running, but says nothing"
+
+
+def _ended(one: _Running) -> bool:
+    return one.process is None or one.process.poll() is not None
 
 
 def _signal(one: _Running, number: signal.Signals) -> None:

@@ -215,6 +215,25 @@ def test_a_stage_that_will_not_end_is_killed(tmp_path: Path) -> None:
     assert run.told("seal")[-1][2] == "stopped"
 
 
+@pytest.mark.parametrize(("patience", "again", "left"), [(20, False, 0), (0.3, False, None), (20, True, None)])
+def test_what_was_handed_over_last_is_still_done(
+    tmp_path: Path, patience: float, again: bool, left: int | None
+) -> None:
+    """Within its time, and unless Ctrl-C is pressed again."""
+    more = 5 if left == 0 else 10_000
+    seal = stage(tmp_path, "seal", f"waiting={more}", drain_s=patience)
+    with running(tmp_path, stage(tmp_path, "capture"), seal) as run:
+        until(lambda: run.healthy("capture", "seal"))
+        run.process.send_signal(signal.SIGINT)
+        until(lambda: any("did one" in what for _, _, what in run.told("seal")))
+        if again:
+            run.process.send_signal(signal.SIGINT)
+        assert run.outcome()[0] == 0
+    *_, before, last = [what for _, _, what in run.told("seal")]
+    assert last == "stopped"
+    assert (before == "did one, 0 wait") is (left == 0)
+
+
 def test_a_stage_that_says_nothing_is_killed_and_started_again(tmp_path: Path) -> None:
     with running(tmp_path, stage(tmp_path, "capture"), stage(tmp_path, "seal", "mute", hung_s=0.5)) as run:
         until(lambda: run.child("seal").get("restarts", 0) >= 1)

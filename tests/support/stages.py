@@ -2,7 +2,8 @@
 
 It reports as real stages do and writes what happens to it into FOLDER/NAME.told. Behaviours: `exit=CODE` ends it at
 once, `once=CODE` ends it at once when it is started for the first time, `mute` keeps it from reporting, `stubborn`
-makes it ignore SIGTERM, `slow=SECONDS` lets it take its time to end.
+makes it ignore SIGTERM, `slow=SECONDS` lets it take its time to end, `waiting=N` has it report N things that wait,
+which it does one by one once capture has stopped.
 """
 
 import os
@@ -36,9 +37,13 @@ def main() -> None:
         sys.exit(int(behaviour.get("exit") or behaviour["once"]))
     sys.stdout.write(f"{name} speaks\n")
     sys.stdout.flush()
+    waiting = int(behaviour.get("waiting", 0))
     while True:
         if "mute" not in behaviour:
-            state.write(folder, name, {})
+            state.write(folder, name, {"waiting": waiting})
+        if waiting and "stopped" in (folder / "capture.told").read_text():
+            waiting -= 1
+            tell(f"did one, {waiting} wait")
         time.sleep(0.05)
 
 
