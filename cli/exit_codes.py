@@ -30,3 +30,14 @@ class ExitCode(IntEnum):
     """The configuration is wrong."""
     INTERRUPTED = 130
     """Stopped by Ctrl-C."""
+
+
+class Health(IntEnum):
+    """The exit codes of commands that judge how things stand, as monitoring systems want them."""
+
+    GREEN = 0
+    """All is well."""
+    AMBER = 1
+    """Something should be looked after."""
+    RED = 2
+    """Calls are not recorded as they should be."""

@@ -40,6 +40,16 @@ class Waiting:
         return int(self.frames[mask].sum(dtype=np.int64))
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What of a stream a chunk had: its blocks, the time of the first (ns), captured frames, and those nobody had."""
+
+    blocks: PacketBlocks
+    first: int
+    frames: int
+    fresh: int
+
+
 class Hold:
     """The chunks, oldest first. `limit` is the memory in bytes; what does not fit is refused, the newest first."""
 
@@ -65,20 +75,17 @@ class Hold:
             self._chunks.append(chunk)
             self.size += len(chunk.blocks.data)
 
-    def fetch(self, stream: int, since: int, until: int) -> tuple[list[tuple[PacketBlocks, int]], int]:
-        """Return a stream's blocks with since <= time < until (ns), chunk by chunk with the captured frames in it, and
-        how many frames of all nobody had.
-        """
-        found: list[tuple[PacketBlocks, int]] = []
-        fresh = 0
+    def fetch(self, stream: int, since: int, until: int) -> list[Found]:
+        """Return a stream's blocks with since <= time < until (ns), chunk by chunk; a call has them now."""
+        found: list[Found] = []
         for chunk in self._chunks:
             mask = (chunk.stream == stream) & (chunk.time >= since) & (chunk.time < until)
             if not mask.any():
                 continue
-            found.append((take(chunk.blocks, np.nonzero(mask)[0]), chunk.count(mask)))
-            fresh += chunk.count(mask & ~chunk.taken)
+            first, frames, fresh = int(chunk.time[mask].min()), chunk.count(mask), chunk.count(mask & ~chunk.taken)
+            found.append(Found(take(chunk.blocks, np.nonzero(mask)[0]), first, frames, fresh))
             chunk.taken[mask] = True
-        return found, fresh
+        return found
 
     def expire(self, before: int) -> int:
         """Forget chunks that are wholly older than `before` (ns); return how many frames of them nobody had taken."""

@@ -401,16 +401,16 @@ class LiveEngine(Engine):
 
     def _fetch(self, stream: int, claim: Claim) -> None:
         """Claim backwards what waited."""
-        found, frames = self.hold.fetch(stream, claim.since, claim.until)
+        found = self.hold.fetch(stream, claim.since, claim.until)
         if not found:
             return
         spool = self._spools[claim.tracked.call.number]
-        self._begin(spool, self._now)
-        for packed, count in found:
-            part = claim.tracked.call.number, 0, int(packed.start[-1]), count
-            self._cycle.items.append(Media(packed, [part]))
-            spool.frames += count
-        self.account.packet("kept", "handed to calls", frames)
+        self._begin(spool, found[0].first)
+        for one in found:
+            part = claim.tracked.call.number, 0, int(one.blocks.start[-1]), one.frames
+            self._cycle.items.append(Media(one.blocks, [part]))
+            spool.frames += one.frames
+        self.account.packet("kept", "handed to calls", sum(one.fresh for one in found))
 
     def _way(self, claims: list[Claim], first: int) -> int:
         if not claims:

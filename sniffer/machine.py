@@ -76,7 +76,7 @@ def judge(machine: Machine, traffic: Traffic) -> list[Finding]:
         _of_all(machine.cards, "ring", _ring),
         _of_all(machine.cards, "virtual-card", lambda card: _virtual(card, traffic)),
         _of_all(machine.cards, "promiscuous", lambda card: _promiscuous(card, traffic)),
-        _of_all(machine.cards, "separate-card", lambda card: _separate(card, machine.other_way)),
+        _of_all(machine.cards, "separate-card", lambda card: separate(card, machine.other_way)),
     ]
     found = [one for one in cards if one is not None] + [_clock(machine.clock)]
     if machine.disk is not None:
@@ -108,10 +108,13 @@ def _offloads(card: Card) -> Finding:
         return ok("offloads", "none that put packets together")
     seen = f"on: {', '.join(card.offloads)}"
     stuck = [name for name, changeable in card.offloads.items() if not changeable]
+    harmful = any(name in MERGES_UDP for name in card.offloads)
+    if len(stuck) == len(card.offloads) and not harmful:
+        return ok("offloads", f"{seen}: the driver does not let it be turned off; it joins TCP segments only")
     todo = advice.OFFLOAD.replace("INTERFACE", card.name)
-    if stuck:
+    if any(name in MERGES_UDP for name in stuck):
         todo += f" The driver does not let {', '.join(stuck)} be turned off: use another card."
-    if any(name in card.offloads for name in MERGES_UDP):
+    if harmful:
         return bad("offloads", f"{seen}: RTP packets may be joined", todo)
     return warn("offloads", f"{seen}: TCP segments come joined, as they never crossed the wire", todo)
 
@@ -142,7 +145,8 @@ def _promiscuous(card: Card, traffic: Traffic) -> Finding:
     return (warn if traffic.foreign else bad)("promiscuous", seen, todo)
 
 
-def _separate(card: Card, other_way: bool) -> Finding:
+def separate(card: Card, other_way: bool) -> Finding:
+    """Judge whether a card is the mirror's alone. `other_way` says that the machine is reached by another one."""
     addresses = [one for one in card.addresses if not one.startswith("fe80:")]
     if card.default_route or (addresses and not other_way):
         seen = f"{card.name} is also the way to this machine ({', '.join(addresses) or 'default route'})"

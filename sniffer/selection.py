@@ -55,16 +55,19 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """How a call was captured, where that is not plain. `id` is its recording's if it was fixed before; `since` (ns) is
-    when capture of it went on after an interruption, in the recording `continues`; `truncated` (ns) is where it breaks
-    off; `kernel_drops` and `lost` are packets of all calls, and of this one, that the recorder lost meanwhile; `source`
-    is what it was heard on.
+    """How a call was captured, where that is not plain.
+
+    `id` is its recording's, if that was fixed before; `since` (ns) is when capture of it went on after an interruption,
+    in the recording `continues`; `truncated` (ns) is where it breaks off, because the recorder was stopped or, if it
+    `broke_off`, killed; `kernel_drops` and `lost` are packets of all calls, and of this one, that the recorder lost
+    meanwhile; `source` is what it was heard on, `clock` what the wall clock was set to and when.
     """
 
     id: str = ""
     since: int | None = None
     continues: str = ""
     truncated: int | None = None
+    broke_off: bool = False
     kernel_drops: int = 0
     lost: int = 0
     source: str = ""

@@ -40,6 +40,8 @@ class _Print:
 def deliver(parcel: Parcel, root: Path, target: Target, beat: Beat) -> Delivered:
     """Copy a recording from `root` to the target, unless it is there. Raises TargetError: WillPass or ForGood."""
     paths = [PurePosixPath(file) for file in parcel.files]
+    for path in paths:
+        _size(root / path)  # one that is no longer whole here is not begun
     folder = PurePosixPath(parcel.stem).parent
     try:
         return Delivered(str(folder), False, _copy_all(paths, folder, root, target, beat))

@@ -109,7 +109,8 @@ def _circumstances(plan: Plan, zone: Zone) -> Pairs:
     if how.continues:
         lines.append(("ContinuationOf", how.continues))
     if how.truncated is not None:
-        lines.append(("Truncated", f"yes, the recorder broke off at {zone.iso(how.truncated)}"))
+        why = "the recorder broke off" if how.broke_off else "the recorder was stopped"
+        lines.append(("Truncated", f"yes, at {zone.iso(how.truncated)}: {why}"))
     if how.kernel_drops:
         lines.append(("CaptureLoss", f"CAPTURE_LOSS: the kernel dropped {how.kernel_drops} packets during this call"))
     if how.lost:

@@ -110,7 +110,8 @@ class Sealer:
                 id=head.id,
                 since=head.begun if head.continues else None,
                 continues=head.continues,
-                truncated=None if spool.over is not None else spool.last,
+                truncated=_truncated(spool),
+                broke_off=spool.over is None,
                 kernel_drops=int(over.get("kernel_drops", 0)),
                 lost=int(over.get("lost", 0)),
                 source=head.interfaces,
@@ -124,6 +125,13 @@ class Sealer:
                 self.account.packet(fate, kind, count)
         self.account.calls.update(account.calls)
         self.account.notes.update(account.notes)
+
+
+def _truncated(spool: SpoolFile) -> int | None:
+    """Return where the recording breaks off though the call did not, in ns."""
+    if spool.over is None:
+        return spool.last
+    return int(spool.over.get("time", spool.last)) if spool.over.get("running") else None
 
 
 def _steps(spool: SpoolFile) -> Steps:

@@ -51,7 +51,15 @@ _C_TAG = 0x8100
 TAG = 4
 """Bytes of an 802.1Q tag; so much room in front of each frame must be asked for (PACKET_RESERVE)."""
 _MACS = 12
+_TAGGED = np.dtype([("macs", f"V{_MACS}"), ("kind", ">u2"), ("tag", ">u2")])
 _SECOND = 1_000_000_000
+_ALIGNMENT = 8
+"""Headers of frames lie at multiples of this from each other."""
+_LOOK = 24
+"""Place of the fields `link` and `network` in a header."""
+_STEP = np.dtype([("next", "=u4")])
+_FEW, _LONG = 40, 2048
+"""Below so many frames in a block, or with frames longer than that, walking from one to the next is cheaper."""
 _WALK = Walk(head=_FRAME.itemsize, field=0, base=0, little=sys.byteorder == "little")
 _MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000
 _NOTHING = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
@@ -89,32 +97,57 @@ def frames(ring: Bytes, heads: npt.NDArray[np.void], block: int, first: int, lin
 
 
 def _block(ring: Bytes, begin: int, head: np.void) -> Ints:
-    """Return where the headers of a block's frames lie. The last frame's step is 0, which ends the walk."""
-    if not head["frames"]:
+    """Return where the headers of a block's frames lie. The last frame's step is 0."""
+    count, first, end = int(head["frames"]), begin + int(head["first"]), begin + int(head["length"])
+    if count == 0:
         return np.empty(0, dtype=np.int64)
-    at, last, _ = _WALK.find(ring, begin + int(head["first"]), begin + int(head["length"]))
-    at = np.append(at, last)
-    if len(at) != head["frames"]:
-        raise RuntimeError(f"a block of the ring holds {len(at)} frames where its header says {head['frames']}")
+    at = _evenly(ring, first, end, count)
+    if at is None and count > max(_FEW, (end - begin) // _LONG):
+        at = _by_look(ring, first, end, count)
+    if at is None:
+        at, last, _ = _WALK.find(ring, first, end)
+        at = np.append(at, last)
+        if len(at) != count:
+            raise RuntimeError(f"a block of the ring holds {len(at)} frames where its header says {count}")
     return at
 
 
+def _evenly(ring: Bytes, first: int, end: int, count: int) -> Ints | None:
+    """Return where headers lie if all steps from one to the next are the same."""
+    step = int(ring[first : first + 4].view("=u4")[0])
+    if (count > 1 and step < _FRAME.itemsize) or first + step * (count - 1) + _FRAME.itemsize > end:
+        return None
+    steps = np.ndarray((count - 1,), dtype="=u4", buffer=ring, offset=first, strides=(step,))
+    return first + step * np.arange(count, dtype=np.int64) if (steps == step).all() else None
+
+
+def _by_look(ring: Bytes, first: int, end: int, count: int) -> Ints | None:
+    """Return where headers lie if they can be told by two fields that seldom differ; frames of all sizes in one step.
+
+    The step of whatever looks like a header must lead to the next: what a frame's bytes pretend to be is found out.
+    """
+    shape = ((end - first - _FRAME.itemsize) // _ALIGNMENT + 1,)
+    looks = np.ndarray(shape, dtype="=u4", buffer=ring, offset=first + _LOOK, strides=(_ALIGNMENT,))
+    at = first + np.nonzero(looks == looks[0])[0] * _ALIGNMENT
+    if len(at) != count:
+        return None
+    steps = gather(ring, at[:-1], _STEP)["next"]
+    return at if (np.diff(at) == steps).all() else None
+
+
 def _restore_tags(data: Bytes, head: npt.NDArray[np.void], offset: Ints, length: Ints, wire: Ints) -> None:
-    """Put the VLAN tags back that the kernel moved to the headers, changing all arguments in place."""
+    """Put the VLAN tags back that the kernel moved to the headers, changing all arguments but `head` in place."""
     tagged = head["status"] & _VLAN_VALID != 0
     if not tagged.any():
         return
     rows = np.nonzero(tagged & (length >= _MACS))[0]
-    head, old = head[rows], offset[rows]
-    new = old - TAG
-    macs = np.ndarray((len(data) - _MACS + 1,), dtype=f"V{_MACS}", buffer=data, strides=(1,))
-    macs[new] = macs[old]
-    tag = np.empty((len(rows), 2), dtype=">u2")
-    tag[:, 0] = np.where(head["status"] & _VLAN_KIND_VALID, head["tag_kind"], _C_TAG)
-    tag[:, 1] = head["tag"]
-    tags = np.ndarray((len(data) - TAG + 1,), dtype=f"V{TAG}", buffer=data, strides=(1,))
-    tags[new + _MACS] = tag.view(f"V{TAG}")[:, 0]
-    offset[rows] = new
+    old, size = offset[rows], _MACS + TAG
+    windows = np.ndarray((len(data) - size + 1,), dtype=f"V{size}", buffer=data, strides=(1,))
+    begin = windows[old].view(_TAGGED)
+    begin["kind"] = np.where(head["status"][rows] & _VLAN_KIND_VALID, head["tag_kind"][rows], _C_TAG)
+    begin["tag"] = head["tag"][rows]
+    windows[old - TAG] = begin.view(f"V{size}")
+    offset[rows] -= TAG
     length[rows] += TAG
     wire[rows] += TAG
 

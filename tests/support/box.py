@@ -147,7 +147,7 @@ class Box:
     def _command(self) -> list[str]:
         ports = [word for interface in self.interfaces for word in ("-i", interface)]
         folders = ["--out", str(self.out), "--spool", str(self.spool), "--state", str(self.state)]
-        users = [f"--{stage}-user=" for stage in STAGES]
+        users = ["--group=", *(f"--{name}-user=" for name in (*STAGES, "metrics"))]
         alone = ["--alone"] if self.stages == ("capture",) else []
         return [sys.executable, "-m", "tapdeck.cli", self.stage, *ports, *folders, *users, "--json", *alone, *self.more]
 
