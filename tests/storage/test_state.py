@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from tapdeck.storage import state
+from tests.support.users import needs_root
 
 HOSTILE = "Eve\x1b[2J\x9b\u2028\u202etxt\nnext"
 SAFE = "Eve\ufffd[2J\ufffd txt next"
-
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="mounts a file system or changes its user: needs root")
 
 
 def mode(path: Path) -> int:
@@ -158,11 +157,9 @@ def test_the_group_may_read_and_nobody_else(tmp_path: Path, umask: int) -> None:
 
 
 @needs_root
-def test_stages_of_several_users_share_one_log(tmp_path: Path) -> None:
+def test_stages_of_several_users_share_one_log(open_folder: Path) -> None:
     """As `tapdeck install` sets it up: set-group-ID and sticky, so that nobody replaces another's file."""
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(above.stat().st_mode | 0o011)
-    folder = tmp_path / "state"
+    folder = open_folder / "state"
     folder.mkdir()
     os.chown(folder, 0, 4242)
     folder.chmod(0o3770)

@@ -35,13 +35,5 @@ def environment() -> dict[str, str]:
     return {**clean, "PYTHONPATH": os.pathsep.join([str(_SOURCE), *libraries]), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def open_way_to(folder: Path) -> Path:
-    """Let every user pass through the folders above: pytest makes its own for one user only."""
-    for above in (folder, *folder.parents):
-        if above.name.startswith(("pytest-", "test_")) or above == folder:
-            above.chmod(above.stat().st_mode | 0o011)
-    return folder
-
-
 def _open_to_all(path: Path) -> bool:
     return all(above.stat().st_mode & 0o005 == 0o005 for above in (path, *path.parents))
