@@ -47,7 +47,6 @@ _ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _RESERVE, _TIMESTAMP, _IGNORE_
 _TPACKET_V3 = 2
 _PROMISCUOUS = 1  # PACKET_MR_PROMISC
 _ALL_PROTOCOLS = 3
-_FRAME = 2048  # only a formality with TPACKET_V3, which packs frames as they come
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER, _SO_TIMESTAMPNS = 26, 27, 35
 _SIOCSHWTSTAMP, _SIOCGHWTSTAMP = 0x89B0, 0x89B1
 _STAMP_ALL = 1  # HWTSTAMP_FILTER_ALL
@@ -130,7 +129,9 @@ class Ring:
         if self.hardware_stamps:
             self._ask_for_hardware_stamps()
             self._set(_TIMESTAMP, struct.pack("i", _RAW_HARDWARE))
-        request = (self._block, self.blocks, _FRAME, self._block // _FRAME * self.blocks, timeout_ms, 0, 0)
+        _check_memory(self.blocks * self._block)
+        # The third and fourth are a formality: frames are packed into blocks as they come.
+        request = (self._block, self.blocks, self._block, self.blocks, timeout_ms, 0, 0)
         try:
             self._set(_RX_RING, struct.pack("7I", *request))
         except OSError as error:
@@ -307,6 +308,21 @@ def link_type(interface: str, door: socket.socket | None = None) -> int:
             f"{interface}: its frames cannot be read (hardware type {hardware}): choose an Ethernet interface"
         )
     return _LINKS[hardware]
+
+
+def _check_memory(size: int) -> None:
+    """Check that there is room for a ring: a kernel that has none ends other programs to make some.
+
+    Raises CaptureError.
+    """
+    with open("/proc/meminfo", encoding="ascii") as file:
+        facts = dict(line.split(":", 1) for line in file)
+    room = int(facts["MemAvailable"].split()[0]) << 10
+    if size > room * 3 // 4:
+        raise CaptureError(
+            f"a ring of {size >> 20} MiB is too much for this machine, which has {room >> 20} MiB left: "
+            "lower capture.ring_mb"
+        )
 
 
 def _open_socket(interface: str) -> socket.socket:
