@@ -32,6 +32,7 @@ COMMANDS = {
     "report": ("tapdeck.cli.coverage:report", "Reports over what was recorded."),
     "run": ("tapdeck.cli.run:run", "Run the whole box: capture, seal and deliver."),
     "seal": ("tapdeck.cli.seal:seal", "Make recordings of the calls that capture has handed over."),
+    "live": ("tapdeck.cli.live:live", "Show the running calls of a running box."),
     "record": ("tapdeck.cli.record:record", "Record the calls of capture files, a stereo WAV each."),
     "setup": ("tapdeck.cli.setup:setup", "Ask a few questions, and write the configuration."),
 }

@@ -148,6 +148,6 @@ class RowParking:
             self._file.truncate(0)
 
 
-def nameless_file(folder: Path) -> BinaryIO:
+def nameless_file(folder: Path | None) -> BinaryIO:
     """Return a file without a name: nothing is left of it when the process ends, however that happens."""
     return tempfile.TemporaryFile(dir=folder)
