@@ -119,8 +119,12 @@ class Checkup(Listener):
         calls = self._calls_seen + len(correlator.closed) + len(correlator.open)
         return Picture(self.columns.sight.frames, len(correlator.open), calls, running)
 
-    def traffic(self, seconds: float | None = None) -> Traffic:
-        """Return the figures so far. `seconds` is how long was watched; else from the first packet to the last."""
+    def traffic(self, seconds: float | None = None, now: int = 0) -> Traffic:
+        """Return the figures so far. `seconds` is how long was watched; else from the first packet to the last.
+
+        `now` is the time (ns), where it goes on without packets.
+        """
+        self._now = max(self._now, now) if self._began is not None else self._now
         sight, fates = self.columns.sight, self.columns.sight.fates
         began = self._began or 0
         waiting = [*self.engine.correlator.open.values(), *self.engine.correlator.closed]
