@@ -24,7 +24,7 @@ from .settings import ConfigError, Settings
 
 _SHARED, _STICKY = 0o2770, 0o3770
 _PARENT_MODE, _LOG_MODE = 0o711, 0o660
-_STAGES = ("capture", "seal", "deliver")
+_STAGES = ("capture", "seal", "deliver", "metrics")
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,7 +245,22 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"own.country_code: {settings.own.country_code!r} is not a number like 31")
     if settings.monitoring.log_level not in LOG_LEVELS:
         raise ConfigError(f"monitoring.log_level: {settings.monitoring.log_level!r} is none of {', '.join(LOG_LEVELS)}")
+    if settings.monitoring.prometheus_listen:
+        endpoint(settings.monitoring.prometheus_listen)
     settings.naming()
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    """Return address and port of `127.0.0.1:9464` or `[::1]:9464`. Raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        number = int(port)
+    except ValueError:
+        number = 0
+    if not 0 < number < 65536:
+        raise ConfigError(f"monitoring.prometheus_listen: {text!r} is no address and port like 127.0.0.1:9464")
+    return str(address), number
 
 
 def _check_range(setting: Setting, number: float) -> None:
