@@ -86,6 +86,12 @@ def test_every_check_has_a_title() -> None:
     assert {one.check for one in found} <= TITLES.keys()
 
 
+def test_the_guide_explains_every_check() -> None:
+    guide = (REPOSITORY / "docs" / "installer.md").read_text(encoding="utf-8")
+    table = guide[guide.index("## What the doctor checks") :]
+    assert [name for name in TITLES if name != "capture" and f"`{name}`" not in table] == []
+
+
 @pytest.mark.parametrize(
     ("colours", "words"),
     [
