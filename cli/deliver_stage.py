@@ -11,17 +11,16 @@ import click
 
 from ..storage import handover, state
 from ..storage.courier import Courier, Report
-from ..storage.folder_target import FolderTarget
 from ..storage.parcel import Parcel, folders_in, parcels_in
 from ..storage.queue import Queue, QueueError
 from ..storage.removal import Ballast, disk_of, finish, remove
 from ..storage.safe_text import for_terminal
 from ..storage.space import DAY_S, WINDOW_DAYS, DiskAlarm, Limits, decide, per_day, size_text
-from ..storage.targets import Target
 from . import deliver_report as words
 from .deliver_worker import Worker
 from .exit_codes import ExitCode
 from .settings import ConfigError, Settings
+from .targets import configured_targets
 
 WALK_EVERY_S = 3600.0
 """Seconds between two walks over the recordings, for those that nobody has handed over."""
@@ -97,7 +96,7 @@ class DeliverStage:
         for key in ("recordings", "state"):
             if getattr(settings.storage, key) != getattr(self._settings.storage, key):
                 raise ConfigError(f"storage.{key} has changed: restart `tapdeck deliver` for that")
-        self._targets(settings)
+        configured_targets(settings)  # what cannot be used is said before anything changes
         self._settings = settings
         self._dismiss()
         self._employ(settings)
@@ -126,16 +125,11 @@ class DeliverStage:
                 if not self._ballast.give():
                     raise
 
-    def _targets(self, settings: Settings) -> list[Target]:
-        if not settings.deliver.folder:
-            return []
-        return [FolderTarget(Path(settings.deliver.folder).absolute(), self._root)]
-
     def _employ(self, settings: Settings) -> None:
-        targets = self._targets(settings)
-        names = [target.name for target in targets]
+        wanted = configured_targets(settings)
+        names = [target.name for target in wanted]
         self._insist(lambda: self._queue.want(names, again=not self._once))
-        for target in targets:
+        for target in wanted:
             courier = Courier(target, self._queue, self._root)
             self._workers[target.name] = Worker(courier, self._reports, self._once)
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,12 +58,7 @@ class FolderTarget:
     def check(self, known: bool) -> None:
         """Write and read back a few bytes; mark the folder at the first time. Raises TargetError."""
         with self._explained():
-            if not self._folder.is_dir():
-                raise WillPass(f"{self._folder} is not there: is the disk mounted? If it is new, make the folder")
-            if _within(self._folder, self._apart) or _within(self._apart, self._folder):
-                raise ForGood(f"{self._folder} and the recordings in {self._apart} lie in one another: no copy at all")
-            if known:
-                self._find_mark()
+            self._find_folder(known)
             self._probe()
 
     def size(self, path: PurePosixPath) -> int | None:
@@ -97,6 +93,29 @@ class FolderTarget:
                     yield _FolderUpload(files.open(place.name))
             except DifferentFileExists:
                 raise NameTaken(f"{place} has other content") from None
+
+    @contextmanager
+    def trial(self, folder: str, known: bool) -> Iterator["FolderTarget"]:
+        """Lend a target in a folder below this one. Raises TargetError."""
+        place = self._folder / folder
+        with self._explained():
+            self._find_folder(known)
+            _remove(place)
+            place.mkdir(mode=0o700)
+        try:
+            yield FolderTarget(place, self._apart, self._name)
+        finally:
+            with self._explained():
+                _remove(place)
+
+    def _find_folder(self, known: bool) -> None:
+        """Raises TargetError if the folder is not there, is no place for copies, or is not the one that is known."""
+        if not self._folder.is_dir():
+            raise WillPass(f"{self._folder} is not there: is the disk mounted? If it is new, make the folder")
+        if _within(self._folder, self._apart) or _within(self._apart, self._folder):
+            raise ForGood(f"{self._folder} and the recordings in {self._apart} lie in one another: no copy at all")
+        if known:
+            self._find_mark()
 
     def _find_mark(self) -> None:
         """Raises WillPass if the folder is not the one that it was: a mount point without its disk."""
@@ -164,6 +183,12 @@ def _from_disk(path: Path) -> Iterator[bytes]:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         while block := file.read(_BLOCK):
             yield block
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, if there is one."""
+    if os.path.lexists(folder):
+        shutil.rmtree(folder)
 
 
 def _within(inner: Path, outer: Path) -> bool:

@@ -70,3 +70,11 @@ class Target(Protocol):
         nothing is left; what a killed upload has left goes with the next one of the same path. Raises NameTaken where
         the name belongs to other content, TargetError.
         """
+
+    def trial(self, folder: str, known: bool) -> AbstractContextManager["Target"]:
+        """Lend a target of the same kind that keeps its copies in `folder`, one of its own, for a self-test.
+
+        At the end of the block all that is in it is removed again; what a killed self-test has left goes at its
+        beginning. Nothing is written beside it, not even where the target is not `known` (see `check`). Raises
+        TargetError.
+        """

@@ -40,6 +40,10 @@ class MemoryTarget:
         self.content[str(path)] = written
         self.order.append(str(path))
 
+    @contextmanager
+    def trial(self, folder: str, known: bool) -> Iterator["MemoryTarget"]:
+        yield MemoryTarget(self._name)
+
     def files(self) -> dict[str, bytes]:
         return dict(self.content)
 
@@ -88,6 +92,10 @@ class FaultyTarget(MemoryTarget):
         if told is None and before is None:
             del self.content[str(path)]
             self.order.pop()
+
+    @contextmanager
+    def trial(self, folder: str, known: bool) -> Iterator[MemoryTarget]:
+        yield FaultyTarget(self.fault, self.name)
 
 
 class _FaultyUpload(_MemoryUpload):

@@ -171,3 +171,45 @@ class TargetContract:
         assert bench.place.files() == {}
         bench.deliver(recording)
         assert bench.place.files() == parcels.everything(bench.root)
+
+    def test_a_trial_takes_a_recording_and_leaves_nothing(self, bench: Bench) -> None:
+        kept, tried = parcels.record(bench.root, "abcdefghij"), parcels.record(bench.root, "bbcdefghij")
+        bench.deliver(kept)
+        before = bench.place.files()
+        with bench.target.trial(".trial", known=True) as inner:
+            for _ in range(TRIES):
+                try:
+                    inner.check(known=False)
+                    done = deliver(tried, bench.root, inner, lambda size: None)
+                    break
+                except WillPass:
+                    continue
+            assert (inner.name, done.beside) == (bench.target.name, False)
+            for file in tried.files:
+                assert _read(inner, PurePosixPath(file)) == (bench.root / file).read_bytes()
+        assert bench.place.files() == before
+
+    def test_a_trial_that_breaks_off_leaves_nothing_either(self, bench: Bench) -> None:
+        tried = parcels.record(bench.root, "abcdefghij")
+
+        def beat(size: int) -> None:
+            raise KeyboardInterrupt
+
+        def attempt() -> None:
+            with bench.target.trial(".trial", known=False) as inner:
+                inner.check(known=False)
+                deliver(tried, bench.root, inner, beat)
+
+        with pytest.raises((KeyboardInterrupt, WillPass)):
+            attempt()
+        assert bench.place.files() == {}
+
+
+def _read(target: Target, path: PurePosixPath) -> bytes:
+    """Read a file from a target that may fail for a while."""
+    for _ in range(TRIES):
+        try:
+            return b"".join(target.read(path))
+        except WillPass:
+            continue
+    raise AssertionError(f"not read in {TRIES} attempts")
