@@ -17,7 +17,7 @@ from ..storage import state
 from . import machine as this_machine
 from .doctor_report import exit_code, print_json, print_report, verdict_of
 from .security_checks import Account, Installation, Listener, Place, Process, judge
-from .settings import ConfigError, Settings
+from .settings import ConfigError, Settings, endpoint
 
 UNIT_FOLDERS = (
     "/etc/systemd/system",
@@ -46,11 +46,12 @@ def run(settings: Settings, as_json: bool) -> int:
 
 def look(settings: Settings) -> Installation:
     """Gather what the checks need to know."""
-    passwords = shadow()
-    running = [(stage, pid) for stage in ("run", *STAGES) if (pid := _pid(settings, stage))]
+    passwords, listen = shadow(), settings.monitoring.prometheus_listen
+    stages = STAGES + (("metrics",) if listen or settings.monitoring.prometheus_file else ())
+    running = [(stage, pid) for stage in ("run", *stages) if (pid := _pid(settings, stage))]
     captured = settings.capture.interfaces
     return Installation(
-        accounts=tuple(_account(stage, getattr(settings.users, stage), passwords) for stage in STAGES),
+        accounts=tuple(_account(stage, getattr(settings.users, stage), passwords) for stage in stages),
         without_password=tuple(name for name, word in passwords.items() if word == ""),
         places=tuple(_places(settings)),
         config=_place(Path(settings.source), "root") if settings.source else None,
@@ -60,7 +61,7 @@ def look(settings: Settings) -> Installation:
         other_way=this_machine.other_way(captured),
         processes=tuple(process for stage, pid in running for process in _process(stage, pid)),
         listeners=tuple(one for stage, pid in running for one in listeners(stage, pid)),
-        allowed=frozenset(_allowed(settings.monitoring.prometheus_listen)),
+        allowed=frozenset({endpoint(listen)} if listen else ()),
         is_root=os.geteuid() == 0,
     )
 
@@ -176,9 +177,3 @@ def _address(text: str) -> str:
     """Return an address that /proc writes as words of 32 bits in the machine's byte order."""
     raw = b"".join(int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8))
     return str(IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw))
-
-
-def _allowed(listen: str) -> Iterator[tuple[str, int]]:
-    address, _, port = listen.rpartition(":")
-    if port.isdecimal():
-        yield address.strip("[]") or "0.0.0.0", int(port)

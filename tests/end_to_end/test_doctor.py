@@ -119,7 +119,7 @@ def test_a_good_mirror(doctor: Doctor) -> None:
 
 
 def test_no_mirror_at_all(doctor: Doctor) -> None:
-    code, found = doctor.visit()
+    code, found = doctor.visit(seconds=1)
     assert (code, found["traffic"]["colour"]) == (2, "red")
 
 
@@ -202,7 +202,7 @@ def test_a_card_for_everything(doctor: Doctor) -> None:
 
 def test_a_cable_that_is_out(doctor: Doctor) -> None:
     sh("ip", "-n", doctor.wire.sender, "link", "set", doctor.wire.interface, "down")
-    code, found = doctor.visit()
+    code, found = doctor.visit(seconds=1)
     assert (code, *colours(found, "link", "traffic")) == (2, "red", "red")
 
 
@@ -224,10 +224,10 @@ def _details(doctor: Doctor) -> str:
 def test_fix_turns_off_what_joins_packets(doctor: Doctor) -> None:
     tap, interface = doctor.wire.tap, doctor.wire.tap_interface
     sh(*within(tap, "ethtool", "-K", interface, "gro", "on"))
-    _, found = doctor.visit()
+    _, found = doctor.visit(seconds=1)
     assert found["offloads"]["colour"] == "amber"
     assert f"ethtool -K {interface} gro off" in found["offloads"]["todo"]
-    _, found = doctor.visit(None, "--fix")
+    _, found = doctor.visit(None, "--fix", seconds=1)
     assert found["offloads"]["colour"] == "green"
     assert "generic-receive-offload: off" in sh(*within(tap, "ethtool", "-k", interface))
 
@@ -235,7 +235,7 @@ def test_fix_turns_off_what_joins_packets(doctor: Doctor) -> None:
 def test_expected_calls_and_the_disk(doctor: Doctor) -> None:
     free = os.statvfs(doctor.folder)
     minutes = free.f_bavail * free.f_frsize // 960_000 // 3
-    _, found = doctor.visit(None, "--minutes-per-day", str(minutes))
+    _, found = doctor.visit(None, "--minutes-per-day", str(minutes), seconds=1)
     assert found["disk-space"]["colour"] == "red"
     assert "3 days" in found["disk-space"]["seen"] or "2 days" in found["disk-space"]["seen"]
 
