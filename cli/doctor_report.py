@@ -46,6 +46,12 @@ TITLES = {
 }
 """What each check is called for people; those not here by their name."""
 _STYLES = {Colour.GREEN: "green", Colour.AMBER: "yellow", Colour.RED: "bold red", Colour.OPEN: "dim"}
+_MARKS: dict[Colour, dict[str, Any]] = {
+    Colour.GREEN: {"fg": "green"},
+    Colour.AMBER: {"fg": "yellow"},
+    Colour.RED: {"fg": "red", "bold": True},
+    Colour.OPEN: {"dim": True},
+}
 _EXITS = {Colour.OPEN: Health.GREEN, Colour.GREEN: Health.GREEN, Colour.AMBER: Health.AMBER, Colour.RED: Health.RED}
 _WIDTH = 120
 _MAX_TEXT = 800
@@ -113,15 +119,13 @@ class Silence:
 
 
 def print_report(findings: Sequence[Finding], verdict: str, notes: Sequence[str] = (), colourful: bool = False) -> None:
-    """Print all checks, what to do where something is to be done, and the verdict."""
+    """Print all checks, what to do where something is to be done, and the verdict. Lines are only wrapped for a terminal."""
     for note in notes:
         click.echo(for_terminal(note, _MAX_TEXT))
-    width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _WIDTH) if colourful else _WIDTH
+    width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _WIDTH) if colourful else 2 * _MAX_TEXT
     room = max((len(title(one)) for one in findings), default=0)
     for one in findings:
-        mark = (
-            click.style(f"{one.colour.value:<5}", **_click_style(one.colour)) if colourful else f"{one.colour.value:<5}"
-        )
+        mark = click.style(f"{one.colour.value:<5}", **_MARKS[one.colour]) if colourful else f"{one.colour.value:<5}"
         lines = textwrap.wrap(for_terminal(one.seen, _MAX_TEXT), max(width - room - 9, 30)) or [""]
         click.echo(f"{mark}  {title(one):<{room}}  {lines[0]}")
         for line in lines[1:]:
@@ -174,12 +178,3 @@ def _rich_table(findings: Sequence[Finding]) -> "Table":
         style = _STYLES[one.colour]
         table.add_row(Text(mark, style=style), Text(title(one)), Text(for_terminal(one.seen, _MAX_TEXT), style=style))
     return table
-
-
-def _click_style(colour: Colour) -> dict[str, Any]:
-    return {
-        Colour.GREEN: {"fg": "green"},
-        Colour.AMBER: {"fg": "yellow"},
-        Colour.RED: {"fg": "red", "bold": True},
-        Colour.OPEN: {"dim": True},
-    }[colour]

@@ -61,7 +61,7 @@ def test_a_damaged_capture_is_judged_up_to_there(tmp_path: Path) -> None:
     cut.write_bytes((LAB / "a_alaw.pcap").read_bytes()[:-7])
     done = doctor("--capture", cut)
     assert done.exit_code == Health.AMBER
-    assert "cut short" in done.stdout
+    assert "cut short" in " ".join(done.stdout.split())
 
 
 def test_methods_from_the_wire_cannot_reach_the_terminal(tmp_path: Path) -> None:
