@@ -119,7 +119,7 @@ class Silence:
 
 
 def print_report(findings: Sequence[Finding], verdict: str, notes: Sequence[str] = (), colourful: bool = False) -> None:
-    """Print all checks, what to do where something is to be done, and the verdict. Lines are only wrapped for a terminal."""
+    """Print all checks, what is to be done, and the verdict. Lines are wrapped for a terminal only."""
     for note in notes:
         click.echo(for_terminal(note, _MAX_TEXT))
     width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _WIDTH) if colourful else 2 * _MAX_TEXT
