@@ -1,6 +1,5 @@
 """The capture stage: rings are emptied, the engine decides, the spool's thread writes. Hot, and never waiting."""
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -9,14 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..sip.call import Answered, Ended, Event, Revived, Ringing
 from ..sip.dialog import Call, Party
-from ..sniffer.blocks import RAW_IP
 from ..sniffer.correlator import SECOND, Tracked
 from ..sniffer.datagrams import RtpColumns
 from ..sniffer.direction import direction
-from ..sniffer.engine import Limits, Listener
+from ..sniffer.engine import Listener
 from ..sniffer.gaps import Gaps
 from ..sniffer.live import Cycle, LiveEngine, Over
 from ..sniffer.monotonic import SteadyClock
@@ -26,12 +23,13 @@ from ..sniffer.streams import Lookup
 from ..sniffer.tap import Interleave
 from ..storage import state
 from ..storage.resume import take_over
-from ..storage.spool import Origin, SpoolBook, SpoolFiles
+from ..storage.spool import SpoolBook, SpoolFiles
 from ..storage.spool_queue import SpoolQueue
 from . import notify
 from .call_events import CallEvent, EventPrinter
 from .capture_health import Health
 from .logs import log
+from .parts import live_engine, origin
 from .record import call_settings, own_of
 from .settings import ConfigError, Settings
 
@@ -66,21 +64,12 @@ class CaptureStage:
     _unheard: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        own, capture, limits = self.settings, self.settings.capture, self.settings.limits
+        own, capture = self.settings, self.settings.capture
         self.clock = SteadyClock(time.time_ns(), time.monotonic_ns())
         self.gaps = Gaps()
-        self.engine = LiveEngine(
-            settings=call_settings(own),
-            limits=Limits(limits.max_calls, limits.max_streams, limits.unclaimed_memory_mb << 20),
-            sip_ports=frozenset(own.sip.ports),
-            listener=_GapListener(self.gaps),
-            links=tuple(dict.fromkeys((RAW_IP, *(ring.link for ring in self.rings)))),
-            new_calls_per_s=capture.new_calls_per_s,
-        )
-        host = os.uname().nodename
+        self.engine = live_engine(own, tuple(ring.link for ring in self.rings), _GapListener(self.gaps))
         names = ", ".join(ring.name for ring in self.rings)
-        origin = Origin(own.recording.instance or host, host, __version__, names, self.engine.links)
-        self.book = SpoolBook(origin, self._steps)
+        self.book = SpoolBook(origin(own, names, self.engine.links), self._steps)
         self.files = SpoolFiles(Path(own.storage.spool))
         self.queue = SpoolQueue(self.files, capture.memory_mb << 20, capture.sync_s)
         self.counts = dict.fromkeys(("seen", "answered", "handed_over", "without_media"), 0)

@@ -8,9 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..sip.dialog import Party
-from ..sniffer.sources.payloads import RowParking
 from ..storage import handover, state
 from ..storage.parcel import parcel
 from ..storage.recording import Recording
@@ -21,7 +19,7 @@ from . import notify
 from .call_events import CallEvent, EventPrinter
 from .exit_codes import ExitCode
 from .logs import log
-from .record import build_engine, own_of
+from .parts import sealer
 from .settings import ConfigError, Settings
 
 FAILED = "failed"
@@ -59,16 +57,8 @@ class SealStage:
         return Path(self.settings.storage.spool) / DONE
 
     def _make_sealer(self) -> Sealer:
-        own, scratch = self.settings, Path(self.settings.storage.spool)
-        return Sealer(
-            root=Path(own.storage.recordings),
-            scratch=scratch,
-            naming=own.naming(),
-            version=__version__,
-            own=own_of(own),
-            engine=lambda payloads: build_engine(own, payloads, RowParking(scratch)),
-            keep_packets=own.storage.keep_packets,
-        )
+        storage = self.settings.storage
+        return sealer(self.settings, Path(storage.recordings), Path(storage.spool))
 
     def begin(self) -> None:
         """Say that the stage is there."""
