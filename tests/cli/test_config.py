@@ -107,7 +107,9 @@ def test_every_setting_has_a_variable_and_an_option(name: str, monkeypatch: pyte
     setting = next(setting for setting in all_settings() if setting.name == name)
     value = OTHER_VALUES[name]
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    options = [setting.option] if value is True else [setting.option, text]
+    options = [setting.option, text]
+    if isinstance(value, bool):
+        options = [setting.option if value else f"--no-{setting.option.removeprefix('--')}"]
     shown = json.loads(CliRunner().invoke(cli, ["config", "show", "--json", *options]).stdout)
     assert shown[setting.section][setting.key] == (list(value) if isinstance(value, tuple) else value)
     monkeypatch.setenv(setting.variable, text)
