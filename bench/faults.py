@@ -40,8 +40,8 @@ SETTLE_S = 1.5
 """From the first call to the first kill."""
 BACK_S = 90.0
 """A stage that does not listen again after this time never will."""
-SILENCE_S = 4
-"""Calls whose BYE nobody heard are over after so long."""
+SILENCE_S = 10
+"""A call whose BYE nobody heard is over when it has been silent for so much longer than a call lasts."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Site:
 
     @classmethod
     def of(cls, campaign: Campaign, wire: Wire, folder: Path) -> Site:
-        more = ("--media-silence-s", str(SILENCE_S))
+        more = ("--media-silence-s", str(campaign.seconds + SILENCE_S))
         stages = ["run"] if campaign.supervised else ["capture", "seal"]
         return cls([Box(wire.tap, [wire.tap_interface], folder, stage, more, alone=True) for stage in stages])
 
@@ -155,15 +155,15 @@ def table(campaign: Campaign, verdict: Verdict) -> str:
     lines = [
         f"{len(verdict.kills)} kills ({', '.join(f'{name} {count}' for name, count in verdict.killed.items())}),"
         f" {verdict.calls} calls, {verdict.recordings} recordings, {verdict.continuations} of them continuations",
-        f"calls lost {len(verdict.lost)}, doubled or damaged {len(verdict.damaged)}, sound missing without a kill"
-        f" {len(verdict.unexplained)}, wrongly marked {len(verdict.unmarked)}, left behind {len(verdict.leftovers)}",
+        f"calls lost {len(verdict.lost)}, doubled or damaged {len(verdict.damaged)},"
+        f" more than a second before a kill {len(verdict.overlong)}, missing without a kill {len(verdict.unexplained)},"
+        f" wrongly marked {len(verdict.unmarked)}, left behind {len(verdict.leftovers)}",
         f"sound lost before a kill: at most {verdict.worst_loss_s:.2f} s, half of them {verdict.median_loss_s:.2f} s;"
         f" until capture listened again: at most {verdict.worst_gap_s:.2f} s, half {verdict.median_gap_s:.2f} s",
         f"calls that began in the last second before a kill or while nothing listened: {verdict.in_shadow},"
         f" of which recorded {verdict.in_shadow_recorded}",
     ]
-    findings = [*verdict.lost, *verdict.damaged, *verdict.unexplained, *verdict.unmarked, *verdict.leftovers]
-    return "\n".join([*lines, *(f"  {text}" for text in findings[:40])])
+    return "\n".join([*lines, *(f"  {text}" for text in verdict.findings[:40])])
 
 
 def main() -> int:

@@ -36,6 +36,7 @@ class Verdict:
     unexplained: list[str] = field(default_factory=list)
     unmarked: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
+    overlong: list[str] = field(default_factory=list)
     losses_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
     exit_codes: dict[str, int] = field(default_factory=dict)
@@ -66,8 +67,12 @@ class Verdict:
     @property
     def good(self) -> bool:
         """Whether all is as it must be."""
-        bad = (self.lost, self.damaged, self.unexplained, self.unmarked, self.leftovers)
-        return not any(bad) and self.worst_loss_s <= ALLOWED_S and not any(self.exit_codes.values())
+        return not self.findings and not any(self.exit_codes.values())
+
+    @property
+    def findings(self) -> list[str]:
+        """All that must not be."""
+        return [*self.lost, *self.damaged, *self.overlong, *self.unexplained, *self.unmarked, *self.leftovers]
 
 
 def judge(
@@ -140,16 +145,21 @@ def _explain(plan: Plan, voice: Voice, deaf: Sequence[int], back: Sequence[int],
     """Find the kills to which each gap of a voice belongs."""
     for gap in voice.gaps:
         begin, end = (_time(plan, voice, sample) for sample in gap)
-        inside = [n for n, at in enumerate(deaf) if begin - LATE_US <= at <= end + LATE_US]
+        inside = [n for n, at in enumerate(deaf) if at <= end + LATE_US and back[n] >= begin - LATE_US]
+        missing = f"{(end - begin) / SECOND_US:.2f} s are missing at {(begin - START_US) / SECOND_US:.2f} s"
+        name = f"{call_id(voice.call)}, {('caller', 'callee')[voice.side]}: {missing}"
         if not inside:
-            side, at_s = ("caller", "callee")[voice.side], (begin - START_US) / SECOND_US
-            missing = f"{(end - begin) / SECOND_US:.2f} s are missing at {at_s:.2f} s"
-            verdict.unexplained.append(f"{call_id(voice.call)}, {side}: {missing}")
+            verdict.unexplained.append(name)
             continue
         since = begin
         for n in inside:
             # What fell between two kills counts from the moment at which capture was back.
-            verdict.losses_s.append(max(deaf[n] - since, 0) / SECOND_US)
+            loss = max(deaf[n] - since, 0) / SECOND_US
+            verdict.losses_s.append(loss)
+            if loss > ALLOWED_S:
+                verdict.overlong.append(
+                    f"{name}, {loss:.2f} s of it before the kill at {(deaf[n] - START_US) / SECOND_US:.2f} s"
+                )
             since = max(back[n], deaf[n])
         if gap[1] < voice.length:
             verdict.gaps_s.append(max(end - deaf[inside[-1]], 0) / SECOND_US)
@@ -182,7 +192,8 @@ def _leftovers(box: Box) -> list[str]:
     """Files that belong to no whole recording."""
     wanted = {path for wav in box.out.rglob("*.wav") for path in (wav, wav.with_name(wav.stem + "_info.txt"))}
     there = {path for path in box.out.rglob("*") if path.is_file() and not _ours(path)}
-    spooled = [path for folder in ("live", "done", "resume") for path in box.spooled(folder)]
+    # What is in resume/ may be of calls whose BYE nobody heard: they are waited for for hours.
+    spooled = [path for folder in ("live", "done") for path in box.spooled(folder)]
     return [str(path) for path in sorted((there ^ wanted) | set(spooled))]
 
 
