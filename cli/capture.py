@@ -48,8 +48,8 @@ def capture(as_json: bool, alone: bool, config: Path | None, **options: Any) -> 
     tune()
     rings = open_rings(settings)
     layout.prepare(settings)
-    held = lock.hold(Path(settings.storage.spool), "capture", LOCK_PATIENCE_S)
     give_up_privileges(settings)
+    held = lock.hold(Path(settings.storage.spool), "capture", LOCK_PATIENCE_S)
     from .capture_stage import CaptureStage
 
     try:

@@ -26,6 +26,8 @@ class ExitCode(IntEnum):
     """A recording could not be written."""
     ALREADY_RUNNING = 75
     """Another Tapdeck is at work with the same state folder."""
+    NO_PERMISSION = 77
+    """Only root may do that."""
     CONFIG = 78
     """The configuration is wrong."""
     INTERRUPTED = 130
@@ -41,3 +43,12 @@ class Health(IntEnum):
     """Something should be looked after."""
     RED = 2
     """Calls are not recorded as they should be."""
+
+
+class Verdict(IntEnum):
+    """The exit codes of the self-test."""
+
+    PASSED = 0
+    """The synthetic call came through every step."""
+    FAILED = 1
+    """A step failed; the report says which, and what to do."""

@@ -29,29 +29,48 @@ _STAGES = ("capture", "seal", "deliver", "metrics")
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder as it has to be; no user is root. `setting` is the one that names it, or a folder above."""
+    """A folder as it has to be; an empty name is root's. Its group is `group`, or else the own group of the user
+    `shown`. `setting` is the one that names it, or a folder above.
+    """
 
     path: Path
     mode: int
     user: str
-    gid: int
     setting: str
+    shown: str = ""
+    group: str = ""
+
+    @property
+    def uid(self) -> int:
+        """Number of its owner. Raises ConfigError for a user that does not exist."""
+        return _uid(self.user)
+
+    @property
+    def gid(self) -> int:
+        """Number of its group. Raises ConfigError for a user or group that does not exist."""
+        if self.group:
+            return group_entry(self.group).gr_gid
+        return user_entry(self.shown, "users").pw_gid if self.shown else 0
 
 
 def folders(settings: Settings) -> list[Folder]:
-    """Return the folders in the order in which they are made. Raises ConfigError for a user that does not exist."""
+    """Return the folders in the order in which they are made."""
     users, storage = settings.users, settings.storage
-    seal, deliver = _own_group(users.seal), _own_group(users.deliver)
     recordings, spool, state = Path(storage.recordings), Path(storage.spool), Path(storage.state)
     return [
-        Folder(recordings, _SHARED, users.seal, deliver, "storage.recordings"),
+        Folder(recordings, _SHARED, users.seal, "storage.recordings", shown=users.deliver),
         *(
-            Folder(path, _SHARED, users.capture, seal, "storage.spool")
+            Folder(path, _SHARED, users.capture, "storage.spool", shown=users.seal)
             for path in (spool, spool / "live", spool / "done", spool / "resume")
         ),
-        *(Folder(path, _STICKY, "", _gid(users.group), "storage.state") for path in (state, state / "log")),
-        Folder(state / "handover", _SHARED, users.seal, deliver, "storage.state"),
+        *(Folder(path, _STICKY, "", "storage.state", group=users.group) for path in (state, state / "log")),
+        Folder(state / "handover", _SHARED, users.seal, "storage.state", shown=users.deliver),
     ]
+
+
+def is_prepared(settings: Settings) -> bool:
+    """Whether all folders are as they have to be. Raises ConfigError for a user or group that does not exist."""
+    return all(_is_right(folder) for folder in folders(settings))
 
 
 def prepare(settings: Settings) -> list[str]:
@@ -72,11 +91,11 @@ def prepare(settings: Settings) -> list[str]:
 
 def _prepare(folder: Folder) -> Iterator[str]:
     """By descriptor: a stage may have put a link in the place of a folder that is its own."""
-    uid, owner = _uid(folder.user), f"{folder.user or 'root'}:{_group_name(folder.gid)}"
-    if not os.path.lexists(folder.path):
-        _make_parents(folder.path.parent)
-        folder.path.mkdir(mode=0o700)
+    owner = f"{folder.user or 'root'}:{_group_name(folder.gid)}"
     try:
+        if not _exists(folder.path):
+            _make_parents(folder.path.parent)
+            folder.path.mkdir(mode=0o700)
         descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.EACCES:
@@ -86,19 +105,36 @@ def _prepare(folder: Folder) -> Iterator[str]:
         raise ConfigError(f"{folder.setting}: {folder.path} is no folder") from None
     try:
         found = os.fstat(descriptor)
-        if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (uid, folder.gid, folder.mode):
+        if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (folder.uid, folder.gid, folder.mode):
             return
-        if found.st_uid != uid and os.listdir(descriptor):
+        if found.st_uid != folder.uid and os.listdir(descriptor):
             raise ConfigError(
                 f"{folder.setting}: {folder.path} is not empty and belongs to {_name(found.st_uid)}, not to "
                 f"{folder.user or 'root'}: name another folder, or if all of it is Tapdeck's, run "
                 f"`chown -R {owner} {folder.path}` and `chmod -R u+rwX,g+rwX,o= {folder.path}`"
             )
-        os.fchown(descriptor, uid, folder.gid)
+        os.fchown(descriptor, folder.uid, folder.gid)
         os.fchmod(descriptor, folder.mode)
     finally:
         os.close(descriptor)
     yield f"folder {folder.path}: {owner} {folder.mode:04o}"
+
+
+def _is_right(folder: Folder) -> bool:
+    try:
+        found = folder.path.lstat()
+    except FileNotFoundError:
+        return False
+    right = (folder.uid, folder.gid, folder.mode)
+    return stat.S_ISDIR(found.st_mode) and (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == right
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _make_parents(path: Path) -> None:
@@ -114,6 +150,7 @@ def _files(settings: Settings) -> Iterator[tuple[Path, str]]:
     for stage in _STAGES:
         for name in (f"{stage}.json", f".{stage}.json.spare", f".{stage}.lock"):
             yield state / name, getattr(settings.users, stage)
+    yield Path(settings.storage.spool) / ".capture.lock", settings.users.capture
     for pattern in ("queue.sqlite*", ".ballast.*"):
         for path in sorted(state.glob(pattern)):
             yield path, settings.users.deliver
@@ -129,7 +166,7 @@ def _give(path: Path, user: str) -> Iterator[str]:
 
 def _share_log(settings: Settings) -> None:
     """Let all stages write to logs that one of them has begun with other users."""
-    gid = _gid(settings.users.group)
+    gid = group_entry(settings.users.group).gr_gid if settings.users.group else 0
     for path in (Path(settings.storage.state) / "log").glob("*.jsonl"):
         with _plain_file(path) as descriptor:
             if descriptor is not None and os.fstat(descriptor).st_gid != gid:
@@ -154,17 +191,8 @@ def _plain_file(path: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _own_group(user: str) -> int:
-    """Return the number of a user's own group."""
-    return user_entry(user, "users").pw_gid if user else 0
-
-
 def _uid(user: str) -> int:
     return user_entry(user, "users").pw_uid if user else 0
-
-
-def _gid(group: str) -> int:
-    return group_entry(group).gr_gid if group else 0
 
 
 def _name(uid: int) -> str:

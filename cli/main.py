@@ -24,6 +24,7 @@ COMMANDS = {
     "deliver": ("tapdeck.cli.deliver:deliver", "Copy finished recordings to the targets; the third stage."),
     "doctor": ("tapdeck.cli.doctor:doctor", "Watch a mirror port, and say what is wrong with it and what to do."),
     "forecast": ("tapdeck.cli.forecast:forecast", "Say how much disk calls will take, and for how long it lasts."),
+    "install": ("tapdeck.cli.install:install", "Set this machine up as a recorder: users, folders, services."),
     "inspect": (
         "tapdeck.cli.inspect:inspect",
         "Explain a capture: its dialogs, its streams, and which belong together.",
