@@ -6,25 +6,16 @@ from typing import Any
 
 import click
 
-from ..sniffer.sources import bpf
-from ..sniffer.sources.capture_file import CaptureError
-from ..sniffer.sources.ring import Ring
 from . import layout, lock, privileges
 from .call_events import EventPrinter
 from .config import load, with_options
-from .exit_codes import ExitCode
+from .rings import open_rings
 from .settings import SECTIONS, Settings
 from .tuning import tune
 from .users import with_present_users
 
 LOCK_PATIENCE_S = 30.0
 """How long to wait for an earlier capture on the same spool that is coming to its end, in seconds."""
-
-
-class CannotListen(click.ClickException):
-    """The interface cannot be listened on."""
-
-    exit_code = ExitCode.UNREADABLE_INPUT
 
 
 @click.command()
@@ -65,25 +56,3 @@ def give_up_privileges(settings: Settings) -> None:
     privileges.protect_memory()
     privileges.drop_to(users.capture, [users.group] if users.group else [], "users.capture")
     privileges.drop_capabilities()
-
-
-def open_rings(settings: Settings) -> list[Ring]:
-    """Open a ring on each interface, its filter set. Raises CannotListen."""
-    capture = settings.capture
-    try:
-        rings = []
-        for name in capture.interfaces:
-            ring = Ring(
-                name,
-                size=capture.ring_mb << 20,
-                block=capture.block_kb << 10,
-                timeout_ms=capture.block_timeout_ms,
-                promiscuous=capture.promiscuous,
-                hardware_stamps=capture.hardware_stamps,
-            )
-            if capture.filter:
-                ring.set_filter(bpf.compile(capture.filter, ring.link))
-            rings.append(ring)
-    except CaptureError as error:
-        raise CannotListen(str(error)) from None
-    return rings

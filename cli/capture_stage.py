@@ -18,6 +18,7 @@ from ..sniffer.gaps import Gaps
 from ..sniffer.live import Cycle, LiveEngine, Over
 from ..sniffer.monotonic import SteadyClock
 from ..sniffer.records import Records
+from ..sniffer.sources.capture_file import CaptureError
 from ..sniffer.sources.ring import Ring
 from ..sniffer.streams import Lookup
 from ..sniffer.tap import Interleave
@@ -31,10 +32,25 @@ from .capture_health import Health
 from .logs import log
 from .parts import live_engine, origin
 from .record import call_settings, own_of
-from .settings import ConfigError, Settings
+from .rings import set_filters
+from .settings import ConfigError, Settings, all_settings
 
 READ_BYTES = 8 << 20
 """Bytes of a ring that are looked at in one step: larger steps fall out of the processor's cache."""
+FIXED = frozenset(
+    f"capture.{name}"
+    for name in (
+        "interfaces",
+        "ring_mb",
+        "block_kb",
+        "block_timeout_ms",
+        "promiscuous",
+        "hardware_stamps",
+        "sync_s",
+        "memory_mb",
+    )
+) | {"storage.spool", "storage.state", "users.capture", "recording.instance", "limits.max_calls", "limits.max_streams"}
+"""Settings that are looked at once, at the start."""
 DRAIN_S = 20.0
 """How long a stop waits for the disk, in seconds."""
 MAX_STEPS = 64
@@ -269,13 +285,24 @@ class CaptureStage:
         except ConfigError as error:
             log().error("the new configuration is not taken", reason=str(error))
         else:
-            self.settings = settings
-            self.engine.reconfigure(
-                call_settings(settings), frozenset(settings.sip.ports), settings.capture.new_calls_per_s
-            )
-            state.append(self.health.folder, "configuration reloaded", source=settings.source)
-            log().info("configuration reloaded", source=settings.source or "no file")
+            self._go_on_with(settings)
         notify.ready()
+
+    def _go_on_with(self, settings: Settings) -> None:
+        before, self.settings = self.settings, settings
+        if settings.capture.filter != before.capture.filter:
+            try:
+                set_filters(self.rings, settings.capture.filter)
+            except CaptureError as error:
+                log().error("the new filter is not taken", reason=str(error))
+        self.engine.reconfigure(
+            call_settings(settings), frozenset(settings.sip.ports), settings.capture.new_calls_per_s
+        )
+        state.append(self.health.folder, "configuration reloaded", source=settings.source)
+        log().info("configuration reloaded", source=settings.source or "no file")
+        later = [one.name for one in all_settings() if one.name in FIXED and one.of(settings) != one.of(before)]
+        if later:
+            log().warning("these settings hold from the next start on", settings=", ".join(later))
 
     def _finish(self) -> int:
         """Empty the rings a last time, hand everything over, and say so."""
