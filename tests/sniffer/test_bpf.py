@@ -13,7 +13,7 @@ import pytest
 from tapdeck.sniffer.sources import bpf
 from tapdeck.sniffer.sources.capture_file import CaptureError
 from tapdeck.sniffer.sources.ring import Ring
-from tests.support.netns import Namespaces, Wire, entered, needs_namespaces, wait_for, within
+from tests.support.netns import Namespaces, Wire, entered, needs_namespaces, sh, wait_for, within
 
 ETHERNET, RAW_IP = 1, 101
 TAG, OTHER_TAG = bytes.fromhex("81000064"), bytes.fromhex("81000065")
@@ -43,7 +43,10 @@ EVERYWHERE = {"sip", "neighbour", "tagged sip", "sip of vlan 101"}
 @pytest.fixture(scope="module")
 def wire() -> Iterator[Wire]:
     with Namespaces() as spaces:
-        yield Wire.between(spaces)
+        wire = Wire.between(spaces)
+        for _ in range(2):  # asked again, the kernel is done with what it had begun
+            wait_for("the wire", lambda: "state UP" in sh("ip", "-n", wire.sender, "link", "show", wire.interface))
+        yield wire
 
 
 @needs_namespaces()

@@ -13,7 +13,7 @@ import pytest
 
 from tapdeck.sniffer.sources import interfaces
 from tapdeck.sniffer.sources.capture_file import CaptureError
-from tests.support.netns import Namespaces, Wire, entered, needs_namespaces, sh, within
+from tests.support.netns import Namespaces, Wire, entered, needs_namespaces, sh, wait_for, within
 
 ETHTOOL_NAMES = {
     "gro": "generic-receive-offload",
@@ -36,7 +36,16 @@ def wire() -> Iterator[Wire]:
         sh("ip", "-n", wire.tap, "addr", "add", "10.1.2.3/24", "dev", "br7")
         sh("ip", "-n", wire.tap, "addr", "add", "10.1.2.4/24", "dev", "br7", "label", "br7:mgmt")
         sh("ip", "-n", wire.tap, "route", "add", "default", "via", "10.1.2.1", "dev", "br7")
+        settled(wire.sender, wire.interface, "UP")
+        settled(wire.tap, wire.tap_interface, "UP")
+        settled(wire.tap, "br7", "DOWN")  # no ports, no carrier
         yield wire
+
+
+def settled(namespace: str, interface: str, state: str) -> None:
+    """Wait until the kernel knows about the carrier."""
+    for _ in range(2):  # asked again, it is done with what it had begun
+        wait_for(state, lambda: f"state {state}" in sh("ip", "-n", namespace, "link", "show", interface))
 
 
 def ethtool(wire: Wire, *options: str) -> str:
