@@ -1,4 +1,4 @@
-"""`tapdeck install`: users, folders and systemd units of a box; and the way back, which leaves what is worth keeping."""
+"""`tapdeck install`: users, folders and systemd units of a box; and the way back, which removes no data."""
 
 import grp
 import os
