@@ -17,6 +17,8 @@ from tests.support.replay import Started
 
 SECOND_US = 1_000_000
 ALLOWED_S = 1.0
+DEAFENING = {"run", "capture"}
+"""Capture does not outlive its supervisor."""
 LATE_US = 60_000
 """A frame is sent, and a kill felt, at most so much later than it was due."""
 
@@ -84,7 +86,9 @@ def judge(
 ) -> Verdict:
     """Hold a box's recordings against the plans that were played; kills are monotonic ns and names."""
     verdict = Verdict([((at - started.monotonic_ns) / 1e9, what) for at, what in kills], exit_codes=exit_codes)
-    deaf = [started.zero_ns // 1000 + (at - started.monotonic_ns) // 1000 for at, what in kills if "capture" in what]
+    deaf = [
+        started.zero_ns // 1000 + (at - started.monotonic_ns) // 1000 for at, what in kills if DEAFENING & set(what)
+    ]
     found = by_call(box.recordings())
     heard = list(_heard(plans, found, verdict))
     back = _back(deaf, heard)
