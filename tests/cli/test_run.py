@@ -56,7 +56,17 @@ class Running:
             f"--state={self.state}",
             *users,
         ]
-        command = [python_for_all(), "-m", "tapdeck.cli", *words, f"--group={GROUP}", "--metrics-user=nobody", *more]
+        (folder / "click.py").write_text("raise SystemExit('imported from the folder that somebody happened to be in')")
+        command = [
+            python_for_all(),
+            "-P",
+            "-m",
+            "tapdeck.cli",
+            *words,
+            f"--group={GROUP}",
+            "--metrics-user=nobody",
+            *more,
+        ]
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 within(wire.tap, *command), env=clean_environment(), stdout=sink, stderr=sink, cwd=folder
