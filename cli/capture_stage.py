@@ -18,6 +18,7 @@ from ..sniffer.gaps import Gaps
 from ..sniffer.live import Cycle, LiveEngine, Over
 from ..sniffer.monotonic import SteadyClock
 from ..sniffer.records import Records
+from ..sniffer.sources import clocks
 from ..sniffer.sources.capture_file import CaptureError
 from ..sniffer.sources.ring import Ring
 from ..sniffer.streams import Lookup
@@ -81,7 +82,7 @@ class CaptureStage:
 
     def __post_init__(self) -> None:
         own, capture = self.settings, self.settings.capture
-        self.clock = SteadyClock(time.time_ns(), time.monotonic_ns())
+        self.clock = SteadyClock(*clocks.both())
         self.gaps = Gaps()
         self.engine = live_engine(own, tuple(ring.link for ring in self.rings), _GapListener(self.gaps))
         names = ", ".join(ring.name for ring in self.rings)
@@ -142,7 +143,9 @@ class CaptureStage:
             self._listen(self._steady(captured.records, ring))
             ring.release(captured.blocks)
             heard = True
-        if not heard:
+        if heard:
+            self.clock.sample(*clocks.both())
+        else:
             self._nothing()
 
     def _visit_all(self) -> None:
@@ -152,7 +155,7 @@ class CaptureStage:
             captured = ring.read()
             read.append(self._steady(captured.records, ring) if captured is not None else None)
             taken.append(captured.blocks if captured is not None else 0)
-        self.clock.sample(time.time_ns(), time.monotonic_ns())
+        self.clock.sample(*clocks.both())
         due = self._interleave.take(read, self.clock.now)
         for ring, blocks in zip(self.rings, taken, strict=True):
             ring.release(blocks)
@@ -164,7 +167,8 @@ class CaptureStage:
     def _steady(self, records: Records, ring: Ring) -> Records:
         """Return the frames of a ring with steady times."""
         source, more = self.rings.index(ring), ring.ready > 0
-        steady, _ = self.clock.cycle(records.time, time.time_ns(), time.monotonic_ns(), source=source, backlog=more)
+        card = ring.hardware_stamps
+        steady, _ = self.clock.cycle(records.time, *clocks.both(), source=source, backlog=more, card=card)
         return replace(records, time=steady)
 
     def _listen(self, records: Records) -> None:
@@ -174,7 +178,7 @@ class CaptureStage:
     def _nothing(self) -> None:
         """No frame came: let time pass, a little behind what may still be on its way through the rings."""
         behind = (2 * self.settings.capture.block_timeout_ms + 300) * 1_000_000
-        self.clock.sample(time.time_ns(), time.monotonic_ns())
+        self.clock.sample(*clocks.both())
         self._follow_clock()
         self._take(self.engine.idle(self.clock.now - behind))
 
