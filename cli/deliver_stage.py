@@ -42,6 +42,7 @@ class DeliverStage:
         self._once, self._json = once, as_json
         self._state, self._root = Path(settings.storage.state), Path(settings.storage.recordings)
         self._alarms = state.Alarms(self._state, "deliver")
+        self._alarms.take_over()  # an outage that outlives us is one alarm
         self._ballast = Ballast(self._state)
         self._reports: queues.SimpleQueue[Report] = queues.SimpleQueue()
         self._workers: dict[str, Worker] = {}

@@ -175,9 +175,12 @@ def test_once_without_its_disk_says_what_to_do_and_fails(box: Deliver, disk: Pat
     alarm = alarms(report)["DELIVER_FAILED"]
     assert "takes nothing since" in alarm["text"]
     assert "1 recordings wait, safe on this machine" in alarm["text"]
+    assert box.once()[0] == ExitCode.CANNOT_WRITE
+    assert len(box.events("alarm")) == 1
     disk.mkdir()
     code, lines = box.once()
     assert (code, [(line["id"], line["recovered"]) for line in lines]) == (ExitCode.OK, [(made.id, True)])
+    assert [event["since"] for event in box.events("alarm over")] == [alarm["since"]]
 
 
 def test_without_targets_nothing_goes_anywhere(tmp_path: Path) -> None:
