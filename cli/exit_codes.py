@@ -45,6 +45,17 @@ class Health(IntEnum):
     """Calls are not recorded as they should be."""
 
 
+class Proof(IntEnum):
+    """The exit codes of verification, of `tapdeck verify` as of `verify.sh` and `verify.ps1`. 1 goes before 2."""
+
+    INTACT = 0
+    """Every recording is as it was sealed, and none is missing."""
+    ALTERED = 1
+    """A recording was altered, or is missing."""
+    CANNOT_CHECK = 2
+    """A recording cannot be checked, or there was none to check."""
+
+
 class Verdict(IntEnum):
     """The exit codes of the self-test."""
 

@@ -29,7 +29,10 @@ COMMANDS = {
         "tapdeck.cli.inspect:inspect",
         "Explain a capture: its dialogs, its streams, and which belong together.",
     ),
-    "interfaces": ("tapdeck.cli.interfaces:interfaces", "List the network interfaces, the likeliest mirror port first."),
+    "interfaces": (
+        "tapdeck.cli.interfaces:interfaces",
+        "List the network interfaces, the likeliest mirror port first.",
+    ),
     "report": ("tapdeck.cli.coverage:report", "Reports over what was recorded."),
     "metrics": ("tapdeck.cli.metrics:metrics", "Serve figures to Prometheus."),
     "run": ("tapdeck.cli.run:run", "Run the whole box: capture, seal and deliver."),
@@ -38,6 +41,7 @@ COMMANDS = {
     "live": ("tapdeck.cli.live:live", "Show the running calls of a running box."),
     "record": ("tapdeck.cli.record:record", "Record the calls of capture files, a stereo WAV each."),
     "selftest": ("tapdeck.cli.selftest:selftest", "Send a synthetic call through the box, and say if it came through."),
+    "verify": ("tapdeck.cli.verify:verify", "Prove that recordings are as they were sealed, and that none is missing."),
     "setup": ("tapdeck.cli.setup:setup", "Ask a few questions, and write the configuration."),
 }
 

@@ -34,9 +34,12 @@ class ProgressBar:
 
     def update(self, done: int, packets: int, calls: int) -> None:
         """Show `done` bytes read, and how many packets and calls there were so far."""
+        self.show(done, f"{packets:,} packets  {calls:,} calls")
+
+    def show(self, done: int, text: str, total: int | None = None) -> None:
+        """Show `done` bytes read, of `total` if that was not known before, and what else there is to say."""
         if self._bar is not None and self._task is not None:
-            text = f"{packets:,} packets  {calls:,} calls"
-            self._bar.update(self._task, completed=done, text=text)
+            self._bar.update(self._task, completed=done, text=text, total=total or self._total)
 
     def _start(self) -> None:
         from rich.console import Console

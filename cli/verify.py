@@ -1,0 +1,150 @@
+"""`tapdeck verify`: prove that recordings are as they were sealed, and that none is missing."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..storage.chain_check import Finding
+from ..storage.safe_text import for_json, for_terminal
+from ..storage.trust import BadCertificate
+from ..storage.verify import NothingThere, Report
+from ..storage.verify import verify as verified
+from .config import load
+from .exit_codes import Proof
+from .progress import ProgressBar
+
+_CODES = {
+    "intact": Proof.INTACT,
+    "altered": Proof.ALTERED,
+    "missing": Proof.ALTERED,
+    "cannot be checked": Proof.CANNOT_CHECK,
+}
+_COLOURS = {"altered": "red", "missing": "red", "cannot be checked": "yellow", "intact": "green"}
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path(path_type=Path))
+@click.option(
+    "--certificate",
+    "certificates",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Trust this certificate, and what it certifies, only; may be repeated. [default: those beside the recordings]",
+)
+@click.option("--against-log", is_flag=True, help="Compare with the recorder's log as well: give the whole archive.")
+@click.option(
+    "--ledger",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The log, for --against-log. [default: ledger.sqlite in storage.state]",
+)
+@click.option(
+    "--config", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file, for --against-log."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a recording, and the sum at the end.")
+def verify(
+    paths: tuple[Path, ...],
+    certificates: tuple[Path, ...],
+    against_log: bool,
+    ledger: Path | None,
+    config: Path | None,
+    as_json: bool,
+) -> int:
+    """Prove that recordings are as they were sealed, and that none is missing.
+
+    PATH is a file of a recording, a folder with all that is below it, a disc, an archive. Nothing is needed but the
+    recordings and the recorder's certificate; nothing is written. With --against-log, PATH may be left out: the
+    recordings of this machine are meant.
+
+    The exit code is 0 if all are intact, 1 if one is altered or missing, 2 if one cannot be checked.
+    """
+    if against_log or ledger is not None:
+        paths, ledger = _of_this_machine(paths, ledger, config)
+    if not paths:
+        raise click.UsageError("Missing argument 'PATH...'.")
+    for path in paths:
+        if not path.exists() and not path.parent.is_dir():
+            raise click.BadParameter(f"{for_terminal(str(path))} does not exist", param_hint="PATH")
+    with ProgressBar(None) as bar:
+        report = _run(paths, certificates, ledger, bar)
+    try:
+        for line in _as_json(report) if as_json else _as_text(report):
+            click.echo(line)
+        return _CODES[report.worst]
+    finally:
+        report.findings.close()
+
+
+def _of_this_machine(
+    paths: tuple[Path, ...], ledger: Path | None, config: Path | None
+) -> tuple[tuple[Path, ...], Path]:
+    """Fill in from the settings what was not given."""
+    if paths and ledger is not None:
+        return paths, ledger  # no configuration is needed then, nor need there be a good one
+    storage = load(config).storage
+    ledger = ledger or Path(storage.state) / "ledger.sqlite"
+    if not ledger.is_file():
+        raise click.UsageError(f"there is no log at {for_terminal(str(ledger))}: name it with --ledger FILE")
+    return paths or (Path(storage.recordings),), ledger
+
+
+def _run(paths: tuple[Path, ...], certificates: tuple[Path, ...], ledger: Path | None, bar: ProgressBar) -> Report:
+    def progress(done: int, total: int, recordings: int) -> None:
+        bar.show(done, f"{recordings:,} recordings", total)
+
+    try:
+        return verified(paths, certificates, ledger, progress)
+    except (BadCertificate, NothingThere) as error:
+        raise click.UsageError(for_terminal(str(error), 1000)) from None
+
+
+def _as_text(report: Report) -> Iterator[str]:
+    """Yield a line for all that is not intact, the table, and whose keys were believed."""
+    for finding in report.each():
+        yield _line(finding)
+    counts = report.counts
+    yield ""
+    for verdict, number in counts.items():
+        text = f"{number:>9,}  {verdict}"
+        yield click.style(text, fg=_COLOURS[verdict]) if number else text
+    yield f"{sum(counts.values()):>9,}  recordings, {report.findings.size():,} bytes"
+    if report.findings.copies:
+        yield f"{report.findings.copies:>9,}  of these are copies of others"
+    yield ""
+    for one in report.certificates.values():
+        yield f"certificate {one.fingerprint}  {for_terminal(one.subject)}: {report.keys.get(one.key, 0):,} signed"
+    if report.certificates:
+        yield "Compare these fingerprints (SHA-256) with those that were noted when the recorder was installed."
+
+
+def _line(finding: Finding) -> str:
+    what = finding.path or finding.id
+    word = click.style(finding.verdict.upper(), fg=_COLOURS[finding.verdict])
+    return ": ".join(part for part in (word, for_terminal(what, 1000), for_terminal(finding.reason, 2000)) if part)
+
+
+def _as_json(report: Report) -> Iterator[str]:
+    for one in report.each(intact=True):
+        names = ("kind", "verdict", "path", "id", "file", "reason")
+        yield _json({name: getattr(one, name) for name in names})
+    certificates = [
+        {"fingerprint": one.fingerprint, "subject": one.subject, "signed": report.keys.get(one.key, 0)}
+        for one in report.certificates.values()
+    ]
+    summary = {
+        "recordings": report.counts,
+        "copies": report.findings.copies,
+        "bytes": report.findings.size(),
+        "certificates": certificates,
+        "verdict": report.worst,
+        "exit_code": int(_CODES[report.worst]),
+    }
+    yield _json({"summary": summary})
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(for_json(value), ensure_ascii=False)

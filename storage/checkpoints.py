@@ -1,0 +1,123 @@
+"""The checkpoints of the days, `tapdeck-day-2026-11-24.txt`: signed lists of what was sealed, read for verification."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .chain_check import Findings
+from .parcel import INFO
+from .verify_files import NO_KEY, open_seal, read_small, seconds
+
+SIGNATURE = ".SHA256withRSA.sig"
+MAX_SIZE = 64 << 20
+_NAME = re.compile(r"tapdeck-day-\d{4}-\d\d-\d\d\.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that is as it was signed. `listed` are lines of `Recording` and `Tombstone`: kind, id, hash."""
+
+    path: Path
+    digest: str
+    day: str = ""
+    previous: str = ""
+    sealed: float = 0.0
+    last: int = 0
+    link: str = ""
+    listed: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether a file of this name is a checkpoint."""
+    return bool(_NAME.fullmatch(name))
+
+
+def check_checkpoints(paths: Iterable[Path], keys: Mapping[str, bytes], findings: Findings) -> list[Checkpoint]:
+    """Check signatures and chain of the checkpoints, note what they name, and return the good ones by day."""
+    good: dict[str, Checkpoint] = {}
+    for path in paths:
+        one = _checked(path, keys, findings)
+        if one is not None:
+            good[one.digest] = one
+    days = sorted(good.values(), key=lambda one: (one.sealed, one.day))
+    for number, one in enumerate(days):
+        for kind, identity, digest in one.listed:
+            if kind == "Tombstone":
+                findings.tombstone(identity, digest)
+            else:
+                findings.name(identity, digest, one.path.name)
+        if number and one.previous and one.previous not in good:
+            reason = f"a checkpoint between {days[number - 1].path.name} and {one.path.name} is not there"
+            findings.note("checkpoint", "missing", str(one.path.parent), reason)
+    _unlisted(days, findings)
+    return days
+
+
+def parse(path: Path, content: bytes) -> Checkpoint:
+    """Return what a checkpoint says. Raises ValueError."""
+    values: dict[str, str] = {}
+    listed = []
+    for line in content.decode().splitlines():
+        key, _, value = line.partition(":")
+        if key in ("Recording", "Tombstone"):
+            _, identity, digest = value.split()
+            listed.append((key, identity, digest))
+        else:
+            values.setdefault(key, value.strip())
+    return Checkpoint(
+        path,
+        hashlib.sha256(content).hexdigest(),
+        values.get("Day", ""),
+        values.get("PreviousCheckpoint", ""),
+        seconds(values.get("SealedAt", "")),
+        int(values.get("LedgerTo") or 0),
+        values.get("LedgerLink", ""),
+        listed,
+    )
+
+
+def _checked(path: Path, keys: Mapping[str, bytes], findings: Findings) -> Checkpoint | None:
+    try:
+        content = read_small(path, MAX_SIZE)
+        signature = read_small(path.with_suffix(SIGNATURE), 1 << 16)
+    except OSError as error:
+        name = Path(str(error.filename)).name
+        reason = f"{name} cannot be read: {error.strerror}"
+        findings.note("checkpoint", "cannot be checked", str(path), reason)
+        return None
+    if not keys:
+        findings.note("checkpoint", "cannot be checked", str(path), "there is no certificate to check it with")
+        return None
+    seal = open_seal(signature, keys)
+    digest = hashlib.sha256(content).hexdigest()
+    if seal.digest != digest:
+        name = path.with_suffix(SIGNATURE).name
+        reason = f"{path.name} is not the checkpoint that was signed" if seal.key else f"{name} {NO_KEY}"
+        findings.note("checkpoint", "altered", str(path), reason)
+        return None
+    try:
+        result = parse(path, content)
+    except ValueError:
+        findings.note("checkpoint", "cannot be checked", str(path), f"{path.name} is signed, but no checkpoint")
+        return None
+    if path.name != f"tapdeck-day-{result.day}.txt":
+        reason = f"it was renamed: it is the checkpoint of {result.day}"
+        findings.note("checkpoint", "altered", str(path), reason)
+    else:
+        findings.note("checkpoint", "intact", str(path))
+    return result
+
+
+def _unlisted(days: list[Checkpoint], findings: Findings) -> None:
+    """A recording that was sealed between two checkpoints is named by the second."""
+    query = """SELECT rowid, stem FROM recording WHERE verdict = 'intact' AND sealed > ? AND sealed < ?
+        AND NOT EXISTS (SELECT 1 FROM named WHERE named.id = recording.id)"""
+    by_digest = {one.digest: one for one in days}
+    for one in days:
+        before = by_digest.get(one.previous)
+        if before is None:
+            continue
+        for row, stem in findings.rows(query, before.sealed, one.sealed):
+            findings.alter(row, INFO, f"{stem} was inserted: {one.path.name}, made after it, does not name it")
