@@ -120,7 +120,11 @@ class Box:
             f"Packets-kept: {100 * len(entries)}",
             "KernelDrops: 0",
             f"PreviousCheckpoint: {self.previous_checkpoint}",
-            *(f"{one[2].title()}: {one[0]} {one[3]} {one[4]}" for one in entries if one[2] in ("recording", "tombstone")),
+            *(
+                f"{one[2].title()}: {one[0]} {one[3]} {one[4]}"
+                for one in entries
+                if one[2] in ("recording", "tombstone")
+            ),
         ]
         content = "".join(line.rstrip() + "\n" for line in lines).encode()
         path = self.root / f"{moment:%Y/%m/%d}" / f"tapdeck-day-{moment:%Y-%m-%d}.txt"
