@@ -24,8 +24,6 @@ CREATE TABLE named (id, hash, place);
 CREATE TABLE tombstone (id PRIMARY KEY, hash) WITHOUT ROWID;
 CREATE TABLE missing (id PRIMARY KEY, reason) WITHOUT ROWID;
 CREATE TABLE note (kind, verdict, path, reason);
-"""
-_INDICES = """
 CREATE INDEX recording_id ON recording (id);
 CREATE INDEX recording_hash ON recording (hash);
 CREATE INDEX recording_previous ON recording (previous);
@@ -98,7 +96,6 @@ class Findings:
 
     def judge(self, gaps: bool) -> None:
         """Judge recordings by each other; `gaps` tells whether one that is not there counts as missing."""
-        self._base.executescript(_INDICES)
         self._swapped_signatures()
         self._moved_files()
         self._same_id()

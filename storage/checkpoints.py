@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .chain_check import Findings
@@ -39,15 +39,16 @@ def check_checkpoints(paths: Iterable[Path], keys: Mapping[str, bytes], findings
     good: dict[str, Checkpoint] = {}
     for path in paths:
         one = _checked(path, keys, findings)
-        if one is not None:
-            good[one.digest] = one
-    days = sorted(good.values(), key=lambda one: (one.sealed, one.day))
-    for number, one in enumerate(days):
+        if one is None or one.digest in good:
+            continue
         for kind, identity, digest in one.listed:
             if kind == "Tombstone":
                 findings.tombstone(identity, digest)
             else:
                 findings.name(identity, digest, one.path.name)
+        good[one.digest] = replace(one, listed=[])  # years of days need not stay in memory
+    days = sorted(good.values(), key=lambda one: (one.sealed, one.day))
+    for number, one in enumerate(days):
         if number and one.previous and one.previous not in good:
             reason = f"a checkpoint between {days[number - 1].path.name} and {one.path.name} is not there"
             findings.note("checkpoint", "missing", str(one.path.parent), reason)

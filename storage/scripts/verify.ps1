@@ -19,12 +19,14 @@
 # Whoever replaces recordings may replace this script and the certificate too: take both from where you trust them,
 # and compare the fingerprint below with the one that was noted when the recorder was installed.
 
+[CmdletBinding(PositionalBinding = $false)]
 param(
     [string]$Certificate = '',
-    [Parameter(ValueFromRemainingArguments = $true)][string[]]$Recording = @()
+    [Parameter(Position = 0, ValueFromRemainingArguments = $true)][string[]]$Recording = @()
 )
 
 $ErrorActionPreference = 'Stop'
+trap { [Console]::Error.WriteLine('verify.ps1 cannot go on: ' + $_.Exception.Message); exit 2 }
 $Sig = '_hash.SHA256withRSA.sig'
 $Content = @('_packets.pcapng', '_caller.wav', '_callee.wav', '_info.txt', '.pcapng', '.wav')
 $Ordinal = [System.StringComparer]::Ordinal
@@ -52,7 +54,7 @@ function Get-Digest([string]$path) {
     $stream = [System.IO.File]::OpenRead($path)
     try {
         $sha = [System.Security.Cryptography.SHA256]::Create()
-        return (Get-Hex $sha.ComputeHash($stream))
+        return (Get-Hex ($sha.ComputeHash($stream)))
     } finally { $stream.Dispose() }
 }
 
@@ -151,10 +153,10 @@ function Get-Signer($certificates, [byte[]]$data, [byte[]]$signature) {
 # What the names of the files of a recording begin with: of each recording in a folder.
 function Get-Stems([string]$folder) {
     $names = @([System.IO.Directory]::GetFiles($folder) | ForEach-Object { [System.IO.Path]::GetFileName($_) })
-    $stems = New-Object System.Collections.Generic.SortedDictionary'[string,object]' ($Ordinal)
+    $stems = New-Object 'System.Collections.Generic.SortedDictionary[string,object]' ($Ordinal)
     foreach ($end in @('_info.txt', '_hash.txt', $Sig)) {
         foreach ($name in $names) {
-            if ($name.EndsWith($end) -and $name.Length -gt $end.Length) {
+            if ($name.EndsWith($end, [System.StringComparison]::Ordinal) -and $name.Length -gt $end.Length) {
                 $stems[$name.Substring(0, $name.Length - $end.Length)] = New-Object System.Collections.ArrayList
             }
         }
@@ -162,7 +164,7 @@ function Get-Stems([string]$folder) {
     foreach ($name in $names) {
         $stem = $null
         foreach ($end in ($Content + @('_hash.txt', $Sig))) {
-            if (-not $name.EndsWith($end) -or $name.Length -le $end.Length) { continue }
+            if (-not $name.EndsWith($end, [System.StringComparison]::Ordinal) -or $name.Length -le $end.Length) { continue }
             $begin = $name.Substring(0, $name.Length - $end.Length)
             if ($stems.ContainsKey($begin)) { $stem = $begin; break }
             if ($null -eq $stem) { $stem = $begin }
@@ -171,7 +173,7 @@ function Get-Stems([string]$folder) {
         if (-not $stems.ContainsKey($stem)) { $stems[$stem] = New-Object System.Collections.ArrayList }
         [void]$stems[$stem].Add($name)
     }
-    return $stems
+    return , $stems
 }
 
 function Read-Info([string]$path) {
@@ -265,12 +267,13 @@ function Test-Files($row, [string]$folder, $names, $hashes) {
     $lines = [System.Text.Encoding]::UTF8.GetString([byte[]]$hashes).Split("`n")
     foreach ($line in $lines) {
         if ($line -eq '') { continue }
-        if ($line -cnotmatch '^([0-9a-f]{64})  ([^/\\]+)$') {
+        $parts = [regex]::Match($line, '^([0-9a-f]{64})  ([^/\\]+)$')
+        if (-not $parts.Success) {
             Set-Altered $row ($row.Stem + '_hash.txt is not a list of hashes')
             return
         }
-        $digest = $Matches[1]
-        $name = $Matches[2]
+        $digest = $parts.Groups[1].Value
+        $name = $parts.Groups[2].Value
         $listed[$name] = $digest
         if (-not $name.StartsWith($row.Stem, [System.StringComparison]::Ordinal)) {
             Set-Altered $row ('it was renamed: its hash file vouches for ' + $name)
@@ -282,7 +285,7 @@ function Test-Files($row, [string]$folder, $names, $hashes) {
             Set-Altered $row ($name + ' was changed: it is not the file that was sealed')
         }
     }
-    if ($listed.Count -eq 0) { Set-Altered $row ($row.Stem + '_hash.txt is empty') }
+    if ($listed.get_Count() -eq 0) { Set-Altered $row ($row.Stem + '_hash.txt is empty') }
     foreach ($name in $names) {
         if ($name -ceq ($row.Stem + '_hash.txt') -or $name -ceq ($row.Stem + $Sig)) { continue }
         if (-not $listed.ContainsKey($name)) {
@@ -296,6 +299,7 @@ function Test-Files($row, [string]$folder, $names, $hashes) {
 function Read-Checkpoints([string]$folder, $certificates, $said, $explained) {
     foreach ($path in [System.IO.Directory]::GetFiles($folder, 'tapdeck-day-*.txt')) {
         $name = [System.IO.Path]::GetFileName($path)
+        if (-not $name.EndsWith('.txt')) { continue }  # Windows takes *.txt to mean *.txtx, too
         $beside = $path.Substring(0, $path.Length - 4) + '.SHA256withRSA.sig'
         if (-not [System.IO.File]::Exists($beside) -or $certificates.Count -eq 0) {
             Write-Verdict 'CANNOT BE CHECKED' ($name + ': there is no signature, or no certificate to check it with')
@@ -322,7 +326,7 @@ function Read-Checkpoints([string]$folder, $certificates, $said, $explained) {
 function Test-NearDay([string]$folder, [string]$id) {
     if ($id -cnotmatch '^[A-Za-z0-9-]+$') { return $false }
     $day = [datetime]::MinValue
-    $parts = $folder.TrimEnd('\', '/').Split('\', '/')
+    $parts = @(($folder -replace '[\\/]+$', '') -split '[\\/]')
     if ($parts.Count -lt 4) { return $false }
     $last = $parts.Count - 1
     $text = $parts[$last - 2] + '-' + $parts[$last - 1] + '-' + $parts[$last]
@@ -365,7 +369,7 @@ function Test-Chain($rows, [string]$folder, $said, $explained, [bool]$whole) {
             }
         }
     }
-    foreach ($id in $said.Keys) {
+    foreach ($id in $said.get_Keys()) {
         if ($place.ContainsKey($id)) {
             $row = $place[$id]
             if ($row.Verdict -ceq 'ALTERED') { continue }
@@ -379,7 +383,7 @@ function Test-Chain($rows, [string]$folder, $said, $explained, [bool]$whole) {
         }
     }
     Test-Forks $rows $place $said
-    foreach ($id in @($gone.Keys)) { if (Test-NearDay $folder $id) { $gone.Remove($id) } }
+    foreach ($id in @($gone.get_Keys())) { if (Test-NearDay $folder $id) { $gone.Remove($id) } }
     return $gone
 }
 
@@ -414,7 +418,7 @@ function Test-Folder([string]$folder, $wanted) {
     if ($null -eq $wanted) { Read-Checkpoints $folder $certificates $said $explained }
     $stems = Get-Stems $folder
     $rows = New-Object System.Collections.ArrayList
-    foreach ($stem in @($stems.Keys)) {
+    foreach ($stem in @($stems.get_Keys())) {
         if ($null -ne $wanted -and $wanted -cnotcontains $stem) { continue }
         [void]$rows.Add((Test-Recording $folder $stem @($stems[$stem]) $certificates))
     }
@@ -422,7 +426,7 @@ function Test-Folder([string]$folder, $wanted) {
     foreach ($row in $rows) {
         if ($row.Why -eq '') { Write-Verdict $row.Verdict $row.Stem } else { Write-Verdict $row.Verdict ($row.Stem + ': ' + $row.Why) }
     }
-    foreach ($id in $gone.Keys) { Write-Verdict 'MISSING' ($id + ': ' + $gone[$id]) }
+    foreach ($id in $gone.get_Keys()) { Write-Verdict 'MISSING' ($id + ': ' + $gone[$id]) }
     foreach ($one in $certificates) { [void]$script:Fingerprints.Add($one.Fingerprint) }
 }
 
@@ -440,7 +444,7 @@ if ($null -eq $Recording -or $Recording.Count -eq 0) {
         if (-not [System.IO.Directory]::Exists($folder)) { Stop-Usage ($path + ' does not exist') }
         $name = [System.IO.Path]::GetFileName($full)
         $stems = Get-Stems $folder
-        $stem = @($stems.Keys | Where-Object { $_ -ceq $name -or @($stems[$_]) -ccontains $name })
+        $stem = @($stems.get_Keys() | Where-Object { $_ -ceq $name -or @($stems[$_]) -ccontains $name })
         if ($stem.Count -eq 0) { Stop-Usage ($path + ' is no file of a recording') }
         Test-Folder $folder @($stem[0])
     }

@@ -44,8 +44,8 @@ class Key:
 def key(folder: Path, name: str, by: "Key | None" = None) -> Key:
     """Make a key of 3072 bits with a certificate, self-signed or by another key."""
     made = Key(folder / f"{name}.key", folder / f"{name}.pem")
-    new = ["-newkey", "rsa:3072", "-nodes", "-keyout", made.private, "-subj", f"/CN=Tapdeck {name}"]
-    issuer = ["-CA", by.certificate, "-CAkey", by.private] if by else []
+    new: list[str | Path] = ["-newkey", "rsa:3072", "-nodes", "-keyout", made.private, "-subj", f"/CN=Tapdeck {name}"]
+    issuer: list[str | Path] = ["-CA", by.certificate, "-CAkey", by.private] if by else []
     openssl("req", "-x509", "-days", "3650", *new, *issuer, "-out", made.certificate)
     return made
 
@@ -213,7 +213,7 @@ def swap(one: Path, other: Path) -> None:
 def by_hand(stem: Path, certificate: Path) -> bool:
     """Verify as documented for OpenSSL and sha256sum alone; return whether both say yes."""
     public = openssl("x509", "-in", certificate, "-pubkey", "-noout")
-    command = ["openssl", "dgst", "-sha256", "-verify", "/dev/stdin", "-signature", part(stem, SIG)]
+    command: list[str | Path] = ["openssl", "dgst", "-sha256", "-verify", "/dev/stdin", "-signature", part(stem, SIG)]
     signed = subprocess.run([*command, part(stem, "_hash.txt")], input=public, capture_output=True)
     listed = subprocess.run(
         ["sha256sum", "-c", "--strict", "--quiet", part(stem, "_hash.txt").name], cwd=stem.parent, capture_output=True
