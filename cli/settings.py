@@ -121,6 +121,19 @@ class DeliverSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SigningSettings:
+    """How recordings are sealed."""
+
+    enabled: bool = _setting(True, "sign every recording, and chain it to the one before", option="sign")
+    keys: str = _setting("/var/lib/tapdeck/keys", "folder of the key that signs, and of its certificates")
+    passphrase_file: str = _setting(
+        "", "file with the key's passphrase; empty: a systemd credential, or one that is made in the folder of the key"
+    )
+    bits: int = _setting(3072, "length of a new RSA key", 3072, 8192, option="key-bits")
+    timestamp_url: str = _setting("", "RFC 3161 authority that time-stamps the checkpoint of each day; empty: none")
+
+
+@dataclass(frozen=True, slots=True)
 class UserSettings:
     """System users of the stages, when started as root. An empty name: the stage keeps the user it was started as."""
 
@@ -155,6 +168,7 @@ class Settings:
     capture: CaptureSettings = field(default_factory=CaptureSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     deliver: DeliverSettings = field(default_factory=DeliverSettings)
+    signing: SigningSettings = field(default_factory=SigningSettings)
     users: UserSettings = field(default_factory=UserSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     source: str = ""
@@ -211,6 +225,7 @@ SECTIONS: dict[str, type] = {
     "capture": CaptureSettings,
     "storage": StorageSettings,
     "deliver": DeliverSettings,
+    "signing": SigningSettings,
     "users": UserSettings,
     "monitoring": MonitoringSettings,
 }

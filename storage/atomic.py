@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -94,9 +94,10 @@ class AtomicFiles:
                 missing.append(name)
         return missing
 
-    def _give_names(self, missing: list[str]) -> None:
+    def _give_names(self, missing: list[str], named: Callable[[str], None] = lambda name: None) -> None:
         for name in missing:
             _rename_noreplace(self._part(name), self._folder / name)
+            named(name)
 
     def _is_there(self, name: str, part: BinaryIO) -> bool:
         """Whether the file exists with the same content. Raises DifferentFileExists."""
@@ -144,8 +145,10 @@ class AtomicBatch:
         self._members.remove(member)
         member._discard()
 
-    def publish(self) -> dict[AtomicFiles, OSError]:
-        """Publish all recordings; return what went wrong with which. The others are published and durable."""
+    def publish(self, named: Callable[[str], None] = lambda name: None) -> dict[AtomicFiles, OSError]:
+        """Publish all recordings; return what went wrong with which. The others are published and durable. `named` is
+        told of each file that has got its name.
+        """
         failed: dict[AtomicFiles, OSError] = {}
         missing: dict[AtomicFiles, list[str]] = {}
         for member in self._members:
@@ -160,7 +163,7 @@ class AtomicBatch:
             return failed | dict.fromkeys(missing, error)
         for member, names in missing.items():
             try:
-                member._give_names(names)
+                member._give_names(names, named)
             except OSError as error:
                 failed[member] = error
             if names:
@@ -210,6 +213,25 @@ def write_files(folder: Path, files: Sequence[tuple[str, bytes]]) -> None:
     with AtomicFiles(folder) as atomic:
         for name, content in files:
             atomic.open(name).write(content)
+
+
+def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
+    """Give a file this content in one step, durably, whether it exists or not. Without a `mode` it is read by those
+    whom its folder is shared with. Raises OSError.
+    """
+    part = path.with_name(f".{path.name}.new")
+    part.unlink(missing_ok=True)
+    with open(part, "xb", opener=_opener) as file:
+        try:
+            os.fchmod(file.fileno(), FILE_MODE | _shared(path.parent, stat.S_IRGRP) if mode is None else mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    part.replace(path)
+    sync_folder(path.parent)
 
 
 def make_folder(folder: Path) -> Path:
