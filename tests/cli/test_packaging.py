@@ -42,6 +42,7 @@ def test_the_wheel_holds_the_five_rooms_and_nothing_else(wheel: Path) -> None:
     for room in ROOMS:
         inside = {path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*.py")}
         assert {name.removeprefix("tapdeck/") for name in names if name.startswith(f"tapdeck/{room}/")} >= inside
+    assert {"tapdeck/storage/scripts/verify.sh", "tapdeck/storage/scripts/verify.ps1"} <= set(names)
 
 
 def test_the_wheel_works_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
