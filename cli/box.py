@@ -56,7 +56,11 @@ def summary(reports: Reports) -> dict[str, Any]:
         "calls": dict(_mapping(capture, "calls")),
         "recordings": dict(_mapping(seal, "calls")),
         "interfaces": entries(capture, "interfaces"),
-        "spool": {**_mapping(capture, "spool"), "waiting_to_be_sealed": number(seal, "waiting")},
+        "spool": {
+            **_mapping(capture, "spool"),
+            "waiting_to_be_sealed": number(seal, "waiting"),
+            "unsigned": number(seal, "unsigned"),
+        },
         "queue": entries(deliver, "targets"),
         "disk": dict(disk),
         "clock": dict(_mapping(capture, "clock")),

@@ -26,7 +26,7 @@ _TICK_S = 1.0
 @click.command()
 @click.option("--once", is_flag=True, help="Deliver what is due, and end: for cron.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a recording.")
-@with_options("storage", "deliver", "users")
+@with_options("storage", "deliver", "signing", "users")
 def deliver(once: bool, as_json: bool, config: Path | None, **options: Any) -> int:
     """Copy finished recordings to the configured target, for as long as it takes.
 

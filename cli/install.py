@@ -51,7 +51,7 @@ class Step:
     help="Write units, sysusers.d and tmpfiles.d below this folder, as for a package; touch nothing else.",
 )
 @click.option("--python", help="The Python of the units, which has Tapdeck; default: this one.")
-@with_options("storage", "deliver", "users", "monitoring")
+@with_options("storage", "deliver", "signing", "users", "monitoring")
 def install(
     dry_run: bool, uninstall: bool, root: Path | None, python: str | None, config: Path | None, **options: Any
 ) -> int:
@@ -145,7 +145,8 @@ def _folders(settings: Settings) -> Iterator[Step]:
     with suppress(ConfigError):  # users that an earlier step makes
         if layout.is_prepared(settings):
             return
-    names = ", ".join((settings.storage.recordings, settings.storage.spool, settings.storage.state))
+    keys = (settings.signing.keys,) if settings.signing.enabled else ()
+    names = ", ".join((settings.storage.recordings, settings.storage.spool, settings.storage.state, *keys))
 
     def prepare() -> None:
         for text in layout.prepare(settings):
@@ -219,7 +220,8 @@ def _removal(root: Path) -> Iterator[Step]:
 
 def _left(settings: Settings) -> str:
     storage = settings.storage
-    kept = ", ".join((storage.recordings, storage.spool, storage.state, str(CONFIG_FILE.parent)))
+    folders = (storage.recordings, storage.spool, storage.state, settings.signing.keys)
+    kept = ", ".join((*folders, str(CONFIG_FILE.parent)))
     return f"kept: {kept} and the users who own them"
 
 

@@ -4,6 +4,7 @@
     spool               capture writes and shows it to seal's group; seal removes what is sealed
     state, state/log    all stages write their own files, nobody another's (sticky); the group `users.group` may read
     state/handover      seal writes, deliver takes away
+    keys                seal's alone: with the key anybody could sign what he likes
 
 Nobody else may enter. A folder that exists keeps what is in it.
 """
@@ -22,7 +23,7 @@ from ..storage.atomic import make_folder
 from .privileges import group_entry, user_entry
 from .settings import ConfigError, Settings
 
-_SHARED, _STICKY = 0o2770, 0o3770
+_SHARED, _STICKY, _SECRET = 0o2770, 0o3770, 0o700
 _PARENT_MODE, _LOG_MODE = 0o711, 0o660
 _STAGES = ("capture", "seal", "deliver", "metrics")
 
@@ -65,6 +66,11 @@ def folders(settings: Settings) -> list[Folder]:
         ),
         *(Folder(path, _STICKY, "", "storage.state", group=users.group) for path in (state, state / "log")),
         Folder(state / "handover", _SHARED, users.seal, "storage.state", shown=users.deliver),
+        *(
+            [Folder(Path(settings.signing.keys), _SECRET, users.seal, "signing.keys")]
+            if settings.signing.enabled
+            else []
+        ),
     ]
 
 
@@ -151,9 +157,9 @@ def _files(settings: Settings) -> Iterator[tuple[Path, str]]:
         for name in (f"{stage}.json", f".{stage}.json.spare", f".{stage}.lock"):
             yield state / name, getattr(settings.users, stage)
     yield Path(settings.storage.spool) / ".capture.lock", settings.users.capture
-    for pattern in ("queue.sqlite*", ".ballast.*"):
+    for pattern, stage in (("queue.sqlite*", "deliver"), (".ballast.*", "deliver"), ("*ledger.sqlite*", "seal")):
         for path in sorted(state.glob(pattern)):
-            yield path, settings.users.deliver
+            yield path, getattr(settings.users, stage)
 
 
 def _give(path: Path, user: str) -> Iterator[str]:

@@ -24,7 +24,7 @@ _FILE_MODE = 0o644
 
 @click.command()
 @click.option("--once", is_flag=True, help="Print the figures, and end.")
-@with_options("storage", "users", "monitoring")
+@with_options("storage", "signing", "users", "monitoring")
 def metrics(once: bool, config: Path | None, **options: Any) -> int:
     """Serve the figures of this machine's recorder to Prometheus.
 

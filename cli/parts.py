@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..sniffer.blocks import RAW_IP
@@ -12,6 +13,9 @@ from ..storage.sealing import Sealer
 from ..storage.spool import Origin
 from .record import build_engine, call_settings, own_of
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..storage.signing import Signing
 
 
 def live_engine(settings: Settings, links: tuple[int, ...], listener: Listener | None = None) -> LiveEngine:
@@ -33,8 +37,10 @@ def origin(settings: Settings, interfaces: str, links: tuple[int, ...]) -> Origi
     return Origin(settings.recording.instance or host, host, __version__, interfaces, links)
 
 
-def sealer(settings: Settings, root: Path, scratch: Path) -> Sealer:
-    """Return what makes recordings below `root`; `scratch` takes what does not fit into memory. Raises ConfigError."""
+def sealer(settings: Settings, root: Path, scratch: Path, signing: "Signing | None" = None) -> Sealer:
+    """Return what makes recordings below `root`; `scratch` takes what does not fit into memory. With `signing` they are
+    sealed. Raises ConfigError.
+    """
     return Sealer(
         root=root,
         scratch=scratch,
@@ -43,4 +49,5 @@ def sealer(settings: Settings, root: Path, scratch: Path) -> Sealer:
         own=own_of(settings),
         engine=lambda payloads: build_engine(settings, payloads, RowParking(scratch)),
         keep_packets=settings.storage.keep_packets,
+        signing=signing,
     )

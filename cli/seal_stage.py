@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from ..sip.dialog import Party
 from ..storage import handover, state
+from ..storage.keys import KeyLocked
+from ..storage.ledger import NAME
 from ..storage.parcel import parcel
 from ..storage.recording import Recording
 from ..storage.sealing import Sealer
@@ -21,6 +24,7 @@ from .exit_codes import ExitCode
 from .logs import log
 from .parts import sealer
 from .settings import ConfigError, Settings
+from .signing import Desk
 
 FAILED = "failed"
 """Folder of the spool for files that cannot be sealed: nothing is thrown away."""
@@ -31,10 +35,14 @@ BEHIND = 200
 
 @dataclass(slots=True)
 class SealStage:
-    """Seals the files of the spool, oldest first, one a tick."""
+    """Seals the files of the spool, oldest first, one a tick. `at` is told of each step that is done, see
+    `storage.signing.STEPS`.
+    """
 
     settings: Settings
     printer: EventPrinter
+    at: Callable[[str], None] = lambda step: None
+    _desk: Desk | None = field(init=False, default=None)
     _sealer: Sealer = field(init=False)
     _alarms: state.Alarms = field(init=False)
     _again: dict[str, tuple[float, int]] = field(init=False, default_factory=dict)
@@ -45,6 +53,7 @@ class SealStage:
 
     def __post_init__(self) -> None:
         self._alarms = state.Alarms(self.folder, "seal")
+        self._desk = Desk(self.settings, self._alarms, self.at) if self.settings.signing.enabled else None
         self._sealer = self._make_sealer()
 
     @property
@@ -58,11 +67,14 @@ class SealStage:
 
     def _make_sealer(self) -> Sealer:
         storage = self.settings.storage
-        return sealer(self.settings, Path(storage.recordings), Path(storage.spool))
+        signing = self._desk.signing if self._desk else None
+        return sealer(self.settings, Path(storage.recordings), Path(storage.spool), signing)
 
     def begin(self) -> None:
         """Say that the stage is there."""
         state.append(self.folder, "seal started")
+        broken_off = self._desk.begin(self._done) if self._desk else None
+        self._queue = [broken_off] if broken_off else []
         self._report()
 
     def reload(self, reread: Callable[[], Settings]) -> None:
@@ -74,12 +86,40 @@ class SealStage:
             log().error("the new configuration is not taken", reason=str(error))
         else:
             self.settings = settings
+            self._take_signing()
             account, self._sealer = self._sealer.account, self._make_sealer()
             self._sealer.account = account
         notify.ready()
 
+    def _take_signing(self) -> None:
+        """Begin or end to sign, or go on with other settings."""
+        if self._desk is None:
+            self._desk = Desk(self.settings, self._alarms, self.at) if self.settings.signing.enabled else None
+        elif self.settings.signing.enabled:
+            self._desk.reload(self.settings)
+        else:
+            self._desk.close()
+            self._desk = None
+            self._alarms.clear("KEY_LOCKED")
+
+    def _is_open(self) -> bool:
+        """Whether recordings can be made now: with a key that is locked they wait."""
+        try:
+            is_open = self._desk is None or self._desk.is_open()
+        except OSError as error:
+            self._errors[NAME] = str(error)
+            self._alarms.raise_("SEAL_FAILED", f"no call can be sealed: {error}", "critical")
+            return False
+        if self._errors.pop(NAME, None) is not None and not self._errors:
+            self._alarms.clear("SEAL_FAILED")
+        return is_open
+
     def tick(self) -> bool:
         """Seal the next file that is due; return whether there may be another."""
+        if not self._is_open():
+            if time.monotonic() - self._reported >= 1:
+                self._report()
+            return False
         if not self._queue:
             self._queue = self._due()
         if self._queue:
@@ -96,6 +136,8 @@ class SealStage:
         """Say that the stage ends."""
         state.append(self.folder, "seal stopped")
         self._report()
+        if self._desk is not None:
+            self._desk.close()
 
     # -- one file ------------------------------------------------------------------------------------------------------
 
@@ -113,6 +155,8 @@ class SealStage:
 
     def _seal(self, path: Path) -> None:
         try:
+            if self._desk is not None:
+                self._desk.turn_to(path)
             recordings = self._sealer.seal(path)
             failed = next((one for one in recordings if one.error), None)
             if failed is not None:
@@ -120,6 +164,7 @@ class SealStage:
                 return
             for recording in recordings:
                 self._conclude(recording)
+            self.at("handed over")
         except FileNotFoundError:
             return
         except SpoolError as error:
@@ -128,6 +173,8 @@ class SealStage:
         except OSError as error:
             self._later(path, str(error))
             return
+        except KeyLocked:
+            return  # the next tick says so; the file waits
         except Exception as error:  # noqa: BLE001 - one call that we cannot read must not keep the others from being sealed
             log().exception("a mistake in Tapdeck; please report it", file=path.name)
             self._set_aside(path, f"{type(error).__name__}: {error}")
@@ -136,6 +183,7 @@ class SealStage:
             self._set_aside(path, "there is no call in it")
             return
         path.unlink()
+        self.at("removed")
         self._again.pop(path.name, None)
         self._errors.pop(path.name, None)
         if not self._errors:
@@ -200,6 +248,8 @@ class SealStage:
         folder = path.parent.parent / FAILED
         folder.mkdir(mode=0o700, exist_ok=True)
         path.rename(folder / path.name)
+        if self._desk is not None:
+            self._desk.give_up(path, "its spool file cannot be read")
         self._errors[path.name] = reason
         self._alarms.raise_(
             "SEAL_FAILED", f"{path.name} cannot be sealed: {reason}; it is kept in {folder}", "critical"
@@ -211,6 +261,9 @@ class SealStage:
 
     def _report(self) -> None:
         self._reported = time.monotonic()
+        if self._desk is not None:
+            with suppress(OSError):  # a recording that cannot be logged says so; these come again
+                self._desk.note_events()
         waiting = self._waiting()
         if waiting > BEHIND:
             self._alarms.raise_("SPOOL_BEHIND", f"{waiting} calls wait to be sealed")
@@ -223,6 +276,7 @@ class SealStage:
             "packets": account.packet_totals(),
             "packet_kinds": account.packet_kinds(),
             "last": self._last,
+            **(self._desk.report(waiting) if self._desk else {"unsigned": 0}),
             "alarms": self._alarms.active,
         }
         state.write(self.folder, "seal", report)

@@ -63,7 +63,7 @@ def _box(settings: Settings, python: str, config: Path) -> str:
     """Root starts the stages and each becomes its own user: the rights for that, and no others."""
     others = " ".join(f"tapdeck-{stage}.service" for stage in STAGES)
     storage = settings.storage
-    paths = [storage.spool, storage.recordings, storage.state]
+    paths = [storage.spool, storage.recordings, storage.state, *_keys(settings)]
     return _unit(
         "Tapdeck, recorder of telephone calls",
         f"Conflicts={others}",
@@ -93,7 +93,7 @@ def _stage(settings: Settings, stage: str, python: str, config: Path) -> str:
     storage = settings.storage
     own = {
         "capture": [storage.spool, storage.state],
-        "seal": [storage.spool, storage.recordings, storage.state],
+        "seal": [storage.spool, storage.recordings, storage.state, *_keys(settings)],
         "deliver": [storage.recordings, storage.state],
         "metrics": [storage.state],
     }[stage]
@@ -131,6 +131,11 @@ def _rights(settings: Settings, stage: str) -> list[str]:
     if stage == "metrics":
         return [*nothing, "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", *_network(settings)]
     return [*nothing, "RestrictAddressFamilies=AF_UNIX", "PrivateNetwork=yes", "IPAddressDeny=any"]
+
+
+def _keys(settings: Settings) -> list[str]:
+    """The folder of the key, which the seal stage alone can look into."""
+    return [settings.signing.keys] if settings.signing.enabled else []
 
 
 def _network(settings: Settings) -> list[str]:

@@ -215,15 +215,18 @@ def write_files(folder: Path, files: Sequence[tuple[str, bytes]]) -> None:
             atomic.open(name).write(content)
 
 
-def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
-    """Give a file this content in one step, durably, whether it exists or not. Without a `mode` it is read by those
-    whom its folder is shared with. Raises OSError.
+def replace_file(path: Path, content: bytes, mode: int | None = None, *, executable: bool = False) -> None:
+    """Give a file this content in one step, durably, whether it exists or not. Without a `mode` it is read, or
+    executed, by those whom its folder is shared with. Raises OSError.
     """
+    if mode is None:
+        mode = FILE_MODE | _shared(path.parent, stat.S_IRGRP)
+        mode |= (mode & 0o440) >> 2 if executable else 0
     part = path.with_name(f".{path.name}.new")
     part.unlink(missing_ok=True)
     with open(part, "xb", opener=_opener) as file:
         try:
-            os.fchmod(file.fileno(), FILE_MODE | _shared(path.parent, stat.S_IRGRP) if mode is None else mode)
+            os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -63,8 +63,9 @@ def pairs(
     related: Iterable[str],
     notes: Iterable[str],
     book: AddressBook,
+    seal: Iterable[tuple[str, str]] = (),
 ) -> Pairs:
-    """Return the info file's lines in their documented order."""
+    """Return the info file's lines in their documented order; `seal` are those of a recording that is sealed."""
     call = plan.ended.call
     end = call.ended if call.ended is not None else plan.last
     lines: Pairs = [
@@ -97,6 +98,7 @@ def pairs(
     lines += _listed("Hold", list(_holds(plan, zone)))
     lines += [("RelatedCalls", ", ".join(related))]
     lines += _circumstances(plan, zone)
+    lines += seal
     lines += [("Note", note) for note in notes]
     lines += [("Recorder", str(recorder.on(plan.ended.circumstances.source)))]
     return lines

@@ -102,10 +102,13 @@ class Pending:
 
 
 class Ledger:
-    """The log, opened for writing. Raises LedgerInUse, LedgerError."""
+    """The log, opened for writing; `now` gives the time of entries (ISO 8601 with offset). Raises LedgerInUse,
+    LedgerError.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, now: Callable[[], str] | None = None) -> None:
         self.path = path
+        self._now = now or _now
         self._lock = os.open(
             path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE
         )
@@ -151,6 +154,10 @@ class Ledger:
     def recording(self, identity: str) -> Entry | None:
         """Return the entry of a recording, None if it has not been sealed."""
         return next(self._select("kind = 'recording' AND id = ?", identity), None)
+
+    def abandoned(self, identity: str) -> bool:
+        """Whether a sealing of this recording was given up."""
+        return next(self._select("kind = 'abandoned' AND id = ? LIMIT 1", identity), None) is not None
 
     def previous(self) -> tuple[str, bytes]:
         """Return id and signature of the recording that was sealed last; empty before the first."""
@@ -218,7 +225,7 @@ class Ledger:
 
     def tombstone(self, identity: str, digest: str, reason: str, by: str, sign: Callable[[bytes], bytes]) -> None:
         """Write down, signed, that a recording was deleted, why, and by whom. Raises LedgerError."""
-        time = _now()
+        time = self._now()
         signature = sign(tombstone_text(identity, digest, reason, by, time))
         self.append(New("tombstone", identity, digest, signature, {"reason": reason, "by": by}, time))
 
@@ -234,7 +241,7 @@ class Ledger:
         row = self._base.execute("SELECT seq, link FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
         seq, previous = (row[0] + 1, row[1]) if row else (1, "")
         body = json.dumps(dict(new.facts), ensure_ascii=False, sort_keys=True)
-        entry = Entry(seq, new.time or _now(), new.kind, new.id, new.hash, new.signature, body, "")
+        entry = Entry(seq, new.time or self._now(), new.kind, new.id, new.hash, new.signature, body, "")
         values = (entry.seq, entry.time, entry.kind, entry.id, entry.hash, entry.signature, entry.body)
         self._base.execute(
             f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, _link(previous, entry))

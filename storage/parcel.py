@@ -10,7 +10,7 @@ from . import info
 INFO = "_info.txt"
 """The ending of the file without which there is no recording: it is published after sound and packets."""
 
-_ENDINGS = (
+ENDINGS = (
     ".wav",
     "_caller.wav",
     "_callee.wav",
@@ -53,25 +53,28 @@ def parcel(identity: str, files: Iterable[str], size: int, ended: float) -> Parc
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name or str(path) != name:
             raise BadParcel(f"not a path within the recordings: {name!r}")
-        if not name.startswith(stem) or name[len(stem) :] not in _ENDINGS:
+        if not name.startswith(stem) or name[len(stem) :] not in ENDINGS:
             raise BadParcel(f"{name!r} is no part of the recording {stem!r}")
-    return Parcel(identity, stem, tuple(sorted(names, key=lambda name: _ENDINGS.index(name[len(stem) :]))), size, ended)
+    return Parcel(identity, stem, tuple(sorted(names, key=lambda name: ENDINGS.index(name[len(stem) :]))), size, ended)
 
 
 def parcels_in(root: Path, folder: PurePosixPath, now: float) -> Iterator[Parcel]:
     """Yield the whole recordings that lie in one folder below `root`, save those that are being published at this
-    moment. Raises OSError.
+    moment, and those whose seal is still to come. Raises OSError.
     """
     names = {entry.name for entry in (root / folder).iterdir()}
     for text in sorted(name for name in names if name.endswith(INFO) and not name.startswith(".")):
         stem = text.removesuffix(INFO)
-        unfinished = [f".{stem}{ending}.part" for ending in _ENDINGS if f".{stem}{ending}.part" in names]
+        unfinished = [f".{stem}{ending}.part" for ending in ENDINGS if f".{stem}{ending}.part" in names]
         if any(now - _stat(root / folder / part).st_mtime < PUBLISHING_S for part in unfinished):
             continue
-        files = [f"{stem}{ending}" for ending in _ENDINGS if f"{stem}{ending}" in names]
+        files = [f"{stem}{ending}" for ending in ENDINGS if f"{stem}{ending}" in names]
         stats = [_stat(root / folder / file) for file in files]
+        said = _said(root / folder / text)
+        if "SealedAt" in said and f"{stem}{ENDINGS[-1]}" not in names:
+            continue
         size, ended = sum(stat.st_size for stat in stats), max(stat.st_mtime for stat in stats)
-        yield parcel(_identity(root / folder / text) or stem, [str(folder / file) for file in files], size, ended)
+        yield parcel(said.get("RecordingId") or stem, [str(folder / file) for file in files], size, ended)
 
 
 def folders_in(root: Path) -> Iterator[PurePosixPath]:
@@ -87,11 +90,11 @@ def _stat(path: Path) -> os.stat_result:
     return path.stat(follow_symlinks=False)
 
 
-def _identity(text: Path) -> str:
-    """Return the recording's id from its info file, an empty text if there is none."""
+def _said(text: Path) -> dict[str, str]:
+    """Return what an info file says, nothing if it is none."""
     with text.open("rb") as file:
         content = file.read(info.MAX_SIZE)
     try:
-        return next((value for key, value in info.parse(content) if key == "RecordingId"), "")
+        return dict(reversed(info.parse(content)))
     except info.InfoError:
-        return ""
+        return {}

@@ -1,12 +1,11 @@
 """Ended calls become files: the WAV, the info file and, where needed, the kept packets, published together."""
 
-import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -28,6 +27,9 @@ from .plan import RATE, Plan, plan
 from .render import Piece, Renderer, encoding, pieces
 from .wav import WavTooLong, header, padding
 
+if TYPE_CHECKING:
+    from .signing import Signing
+
 BATCH = 100 << 20
 """Samples of both channels rendered at one time."""
 BATCH_CALLS = 256
@@ -35,6 +37,22 @@ BATCH_CALLS = 256
 BATCH_ROWS = 1 << 20
 """Packets whose rows may wait for a batch: calls without a WAV have no samples, but rows."""
 MAX_PRESSES = 4096
+
+
+class Sink(Protocol):
+    """What a file is written to."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Write all of the data."""
+        ...
+
+
+class Files(Protocol):
+    """Where a recording's files are opened, `follows` as in AtomicFiles."""
+
+    def open(self, name: str, follows: bool = False) -> Sink:
+        """Return a new file."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +95,7 @@ class Archive:
     """Writes recordings below `root`. Collects calls until a batch is worth a pass over the input.
 
     `wall` turns the packets' times (ns) into what the capture's clock showed; `packets` is a capture file that is to be
-    kept beside each recording.
+    kept beside each recording. With `signing` each recording is sealed before the next one is begun.
     """
 
     root: Path
@@ -89,6 +107,7 @@ class Archive:
     own: Own = field(default_factory=Own)
     packets: Path | None = None
     wall: Callable[[Ints], Ints] = field(default=np.asarray)
+    signing: "Signing | None" = None
     _waiting: list[Plan] = field(init=False, default_factory=list)
     _samples: int = field(init=False, default=0)
     _rows: int = field(init=False, default=0)
@@ -122,21 +141,32 @@ class Archive:
         yield from self._write_batch(together)
 
     def _write_batch(self, batch: list[Plan]) -> Iterator[Recording]:
-        sounding = [planned for planned in batch if planned.outcome == "recorded" and planned.frames * 2 <= BATCH]
-        whole = [piece for planned in sounding for piece in pieces(planned)]
-        rendered = self._renderer.render(whole)
+        if self.signing is not None:
+            for planned, sound in self._sounds(batch):
+                left_out = (self._left_out(planned), None)
+                yield self._concluded(*(left_out if sound is None else self._seal(planned, sound, self.signing)))
+            return
         results: list[tuple[Recording, AtomicFiles | None]] = []
         with AtomicBatch() as files:
-            for planned in batch:
-                if planned.outcome != "recorded":
-                    results.append((self._left_out(planned), None))
-                elif planned.frames * 2 <= BATCH:
-                    results.append(self._record(planned, islice(rendered, len(list(pieces(planned)))), files))
-                else:
-                    results.append(self._record(planned, self._rendered_singly(planned), files))
+            for planned, sound in self._sounds(batch):
+                left_out = (self._left_out(planned), None)
+                results.append(left_out if sound is None else self._record(planned, sound, files))
             failed = files.publish()
         for result, member in results:
             yield self._concluded(result, failed.get(member) if member is not None else None)
+
+    def _sounds(self, batch: list[Plan]) -> Iterator[tuple[Plan, Iterator[np.ndarray] | None]]:
+        """Yield each call with its sound, None if it is not recorded. What is yielded has to be used up in turn."""
+        sounding = [planned for planned in batch if planned.outcome == "recorded" and planned.frames * 2 <= BATCH]
+        whole = [piece for planned in sounding for piece in pieces(planned)]
+        rendered = self._renderer.render(whole)
+        for planned in batch:
+            if planned.outcome != "recorded":
+                yield planned, None
+            elif planned.frames * 2 <= BATCH:
+                yield planned, islice(rendered, len(list(pieces(planned))))
+            else:
+                yield planned, self._rendered_singly(planned)
 
     def _concluded(self, result: Recording, error: OSError | None) -> Recording:
         """Count what became of a call."""
@@ -167,10 +197,8 @@ class Archive:
             notes,
         )
 
-    def _record(
-        self, planned: Plan, sound: Iterator[np.ndarray], batch: AtomicBatch
-    ) -> tuple[Recording, AtomicFiles | None]:
-        """Write a call's files, unpublished yet."""
+    def _named(self, planned: Plan) -> tuple[Recording, PurePosixPath, str]:
+        """Return what the recording will be, the name of its files without ending, and that of kept packets."""
         call = planned.ended.call
         way, name = self._direction(call), identity_of(planned.ended)
         fields = NameFields(
@@ -187,27 +215,56 @@ class Archive:
         path = self.naming.path(fields)
         kept = f"{path.name}.pcapng" if planned.keeps_packets else ""
         notes = tuple(side_notes(planned, kept))
-        result = Recording(planned, name, "recorded", way, codec_text(planned), notes=notes)
+        return Recording(planned, name, "recorded", way, codec_text(planned), notes=notes), path, kept
+
+    def _record(
+        self, planned: Plan, sound: Iterator[np.ndarray], batch: AtomicBatch
+    ) -> tuple[Recording, AtomicFiles | None]:
+        """Write a call's files, unpublished yet."""
+        result, path, kept = self._named(planned)
         member: AtomicFiles | None = None
         try:
             member = batch.add(make_folder(self.root / path.parent))
-            names = self._write(result, path, kept, sound, member)
+            names = self._write(result, path, kept, sound, member, [])
         except (OSError, WavTooLong) as error:
-            if planned.frames * 2 <= BATCH:
-                deque(sound, maxlen=0)  # the next call's sound follows it
+            _use_up(planned, sound)
             if member is not None:
                 batch.drop(member)
             return replace(result, outcome="failed", error=str(error)), None
         return replace(result, files=names), member
 
+    def _seal(self, planned: Plan, sound: Iterator[np.ndarray], signing: "Signing") -> tuple[Recording, OSError | None]:
+        """Write a call's files and seal them, if that was not done before."""
+        result, path, kept = self._named(planned)
+        try:
+            folder = make_folder(self.root / path.parent)
+            there = signing.found(result.id, folder, path.name)
+            if there is not None:
+                names = tuple(path.parent / name for name in there)
+            else:
+                with signing.sealing(result.id, folder, path.name) as seal:
+                    names = self._write(result, path, kept, sound, seal, seal.lines)
+                    names += tuple(path.parent / name for name in seal.publish())
+        except (OSError, WavTooLong) as error:
+            _use_up(planned, sound)
+            return replace(result, outcome="failed", error=str(error)), None
+        _use_up(planned, sound)
+        return replace(result, files=names), None
+
     def _write(
-        self, result: Recording, path: PurePosixPath, kept: str, sound: Iterator[np.ndarray], files: AtomicFiles
+        self,
+        result: Recording,
+        path: PurePosixPath,
+        kept: str,
+        sound: Iterator[np.ndarray],
+        files: Files,
+        seal: info.Pairs,
     ) -> tuple[PurePosixPath, ...]:
         planned = result.plan
         names = []
         if planned.has_sound:
             names.append(f"{path.name}.wav")
-            self._write_wav(planned, files.open(names[-1]), sound)
+            self._write_wav(planned, files.open(names[-1]), sound, self._about(result))
         if kept:
             names.append(kept)
             uses = (Use.SOUND, Use.OTHER_FORK)
@@ -218,20 +275,32 @@ class Archive:
         if self.packets is not None:
             names.append(f"{path.name}_packets.pcapng")
             with self.packets.open("rb") as source:
-                shutil.copyfileobj(source, files.open(names[-1]), 1 << 20)
+                copy = files.open(names[-1])
+                while part := source.read(1 << 20):
+                    copy.write(part)
         names.append(f"{path.name}_info.txt")
-        files.open(names[-1], follows=True).write(info.render(self._pairs(result)))
+        files.open(names[-1], follows=True).write(info.render(self._pairs(result, seal)))
         return tuple(path.parent / name for name in names)
 
+    def _about(self, result: Recording) -> Mapping[str, str]:
+        """What a WAV says of itself, for whoever finds it without its other files."""
+        return {
+            "IART": self.recorder.instance,
+            "ICRD": self.naming.zone.iso(result.plan.ended.started),
+            "INAM": result.id,
+            "ICMT": f"CallId {result.call.call_id}",
+            "ISFT": f"Tapdeck {self.recorder.version}",
+        }
+
     @staticmethod
-    def _write_wav(planned: Plan, file: BinaryIO, sound: Iterator[np.ndarray]) -> None:
+    def _write_wav(planned: Plan, file: Sink, sound: Iterator[np.ndarray], about: Mapping[str, str]) -> None:
         how = encoding(planned)
-        file.write(header(how, 2, RATE, planned.frames))
+        file.write(header(how, 2, RATE, planned.frames, about))
         for part in sound:
             file.write(part.data)
         file.write(padding(how, 2, planned.frames))
 
-    def _pairs(self, result: Recording) -> info.Pairs:
+    def _pairs(self, result: Recording, seal: info.Pairs) -> info.Pairs:
         related = [f"{identity(leg)} ({leg.call_id[:80]})" for leg in result.plan.ended.tracked.related]
         return pairs(
             result.plan,
@@ -243,6 +312,7 @@ class Archive:
             related=related,
             notes=result.notes,
             book=self.book,
+            seal=seal,
         )
 
     def _presses(self, planned: Plan) -> list[Press]:
@@ -256,3 +326,9 @@ class Archive:
                 found += [Press(digit.time, party, digit.digit, "RFC 4733") for digit in digits(packets)]
         found.sort(key=lambda press: press.time)
         return found[:MAX_PRESSES]
+
+
+def _use_up(planned: Plan, sound: Iterator[np.ndarray]) -> None:
+    """Skip what is left of a call's sound: the next call's follows it."""
+    if planned.frames * 2 <= BATCH:
+        deque(sound, maxlen=0)

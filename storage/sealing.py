@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from .recording import Archive, Recording
 from .spool import leg_of
 from .spool_file import SpoolError, SpoolFile, read_spool
 
+if TYPE_CHECKING:
+    from .signing import Signing
+
 SLACK = 5_000_000_000
 """How much more out of order a spool file may be than media that was claimed backwards, in ns."""
 STOPPED, BROKEN_OFF = "recorder stopped", "recorder broke off"
@@ -35,7 +39,7 @@ Span = tuple[Flow, int, int]
 @dataclass(slots=True)
 class Sealer:
     """Makes recordings below `root` of spool files. `engine` gives a fresh engine for each; `scratch` is a folder for
-    what does not fit into memory; `account` sums up all calls and their media.
+    what does not fit into memory; `account` sums up all calls and their media; with `signing` recordings are sealed.
     """
 
     root: Path
@@ -46,6 +50,7 @@ class Sealer:
     engine: Callable[[Payloads], Engine]
     keep_packets: bool = False
     account: Account = field(default_factory=Account)
+    signing: "Signing | None" = None
 
     def seal(self, path: Path) -> list[Recording]:
         """Record the call of a spool file. Running it again gives the same files again.
@@ -77,6 +82,7 @@ class Sealer:
             own=self.own,
             packets=spool.path if self.keep_packets else None,
             wall=steps.walls,
+            signing=self.signing,
         )
 
     def _calls(self, spool: SpoolFile, payloads: Payloads, engine: Engine) -> Iterator[EndedCall]:

@@ -39,6 +39,7 @@ class Deliver:
 
     def command(self, *more: str) -> list[str]:
         places = ["--out", self.root, "--state", self.state, "--spool", self.spool]
+        places += ["--keys", self.state.with_name("keys")]
         target = ["--deliver-to", self.target] if self.target else []
         mine = [word for user in ("group", *USERS) for word in (f"--{user}", "")]
         return [

@@ -19,6 +19,7 @@ from tapdeck.cli.settings import (
     DeliverSettings,
     MonitoringSettings,
     Settings,
+    SigningSettings,
     StorageSettings,
 )
 from tapdeck.cli.units import units
@@ -104,6 +105,7 @@ def test_a_stage_writes_to_its_folders_alone() -> None:
     settings = Settings(
         storage=StorageSettings(recordings="/d/rec", spool="/d/spool", state="/d/state"),
         deliver=DeliverSettings("/mnt/nas"),
+        signing=SigningSettings(keys="/d/keys"),
         monitoring=MonitoringSettings(prometheus_file="/var/lib/node/tapdeck.prom"),
     )
     found = {
@@ -113,10 +115,11 @@ def test_a_stage_writes_to_its_folders_alone() -> None:
         if line.startswith("ReadWritePaths=")
     }
     assert set(found["tapdeck-capture.service"]) == {"/d/spool", "/d/state"}
-    assert set(found["tapdeck-seal.service"]) == {"/d/spool", "/d/rec", "/d/state"}
+    assert set(found["tapdeck-seal.service"]) == {"/d/spool", "/d/rec", "/d/state", "/d/keys"}
     assert set(found["tapdeck-deliver.service"]) == {"/d/rec", "/d/state", "-/mnt/nas"}
     assert set(found["tapdeck-metrics.service"]) == {"/d/state", "-/var/lib/node"}
-    assert set(found["tapdeck.service"]) == {"/d/spool", "/d/rec", "/d/state", "-/mnt/nas", "-/var/lib/node"}
+    own = {"/d/spool", "/d/rec", "/d/state", "/d/keys"}
+    assert set(found["tapdeck.service"]) == {*own, "-/mnt/nas", "-/var/lib/node"}
 
 
 def test_a_path_with_a_line_break_writes_no_unit_of_its_own() -> None:
@@ -140,6 +143,7 @@ def test_a_staged_tree(tmp_path: Path) -> None:
     gone = install("--root", str(tmp_path), "--uninstall")
     assert gone.exit_code == 0
     assert "kept: /var/lib/tapdeck/recordings" in gone.stdout
+    assert "/var/lib/tapdeck/keys" in gone.stdout
     assert not list(tmp_path.rglob("*.service"))
     assert "nothing to do" in install("--root", str(tmp_path), "--uninstall").stdout
 
@@ -149,7 +153,7 @@ def test_a_staged_tree(tmp_path: Path) -> None:
 @needs_root
 def test_systemd_understands_what_a_package_declares(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
-    folders = [f"--{name}=/var/lib/tap deck/{name}" for name in ("out", "spool", "state")]
+    folders = [f"--{name}=/var/lib/tap deck/{name}" for name in ("out", "spool", "state", "keys")]
     assert install("--root", str(tmp_path), "--python", "/usr/bin/python3", *folders).exit_code == 0
     for tool in (["systemd-sysusers"], ["systemd-tmpfiles", "--create"]):
         done = subprocess.run([*tool, "--root", str(tmp_path), "tapdeck.conf"], capture_output=True, text=True)
@@ -199,6 +203,7 @@ class Machine:
         self.config.write_text(
             f'[capture]\ninterfaces = ["{wire.tap_interface}"]\nring_mb = 8\n[calls]\nbye_linger_s = 1.0\n[storage]\n'
             + "".join(f'{name} = "{folder / name}"\n' for name in ("recordings", "spool", "state"))
+            + f'[signing]\nkeys = "{folder / "keys"}"\n'
         )
         holder = f"mount --bind {self.etc} /etc && echo ready && exec sleep infinity"
         words = ["unshare", "--mount", "--propagation=private", "sh", "-c", holder]
@@ -260,6 +265,7 @@ def test_a_machine_is_set_up_once_and_cleared_without_a_loss(machine: Machine) -
 
     assert owner("recordings") == "tapdeck-seal:tapdeck-deliver 2770"
     assert owner("spool") == owner("spool/done") == "tapdeck-capture:tapdeck-seal 2770"
+    assert owner("keys") == "tapdeck-seal:root 700"
     assert owner("state") == owner("state/log") == "root:tapdeck 3770"
     assert owner("tapdeck.toml") == "root:tapdeck 640"
     assert sorted(path.name for path in machine.etc.glob("systemd/system/tapdeck*")) == sorted(NAMES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tapdeck.cli import layout
-from tapdeck.cli.settings import ConfigError, Settings, StorageSettings, UserSettings
+from tapdeck.cli.settings import ConfigError, Settings, SigningSettings, StorageSettings, UserSettings
 from tapdeck.storage import state
 from tests.support.users import needs_root
 
@@ -18,7 +18,8 @@ USERS = UserSettings(group="games", capture="daemon", seal="bin", deliver="sys",
 
 def settings(folder: Path, users: UserSettings = USERS) -> Settings:
     recordings, spool, state_folder = (str(folder / "box" / name) for name in ("recordings", "spool", "state"))
-    return Settings(storage=StorageSettings(recordings, spool, state_folder), users=users)
+    signing = SigningSettings(keys=str(folder / "box/keys"))
+    return Settings(storage=StorageSettings(recordings, spool, state_folder), signing=signing, users=users)
 
 
 def about(path: Path) -> tuple[str, str, str]:
@@ -29,13 +30,14 @@ def about(path: Path) -> tuple[str, str, str]:
 def test_folders_are_made_once(tmp_path: Path) -> None:
     wanted, box = settings(tmp_path), tmp_path / "box"
     assert not layout.is_prepared(wanted)
-    assert len(layout.prepare(wanted)) == 8
+    assert len(layout.prepare(wanted)) == 9
     assert about(box / "recordings") == ("bin", "sys", "2770")
     for name in ("spool", "spool/live", "spool/done", "spool/resume"):
         assert about(box / name) == ("daemon", "bin", "2770")
     for name in ("state", "state/log"):
         assert about(box / name) == ("root", "games", "3770")
     assert about(box / "state/handover") == ("bin", "sys", "2770")
+    assert about(box / "keys") == ("bin", "root", "700")
     assert about(box) == ("root", "root", "711")
     assert layout.is_prepared(wanted)
     assert layout.prepare(wanted) == []
@@ -64,7 +66,8 @@ def test_files_of_an_earlier_run_as_root_go_to_who_writes_them_now(tmp_path: Pat
     box = tmp_path / "box"
     for name in ("spool", "spool/live", "spool/done", "spool/resume"):
         os.chown(box / name, pwd.getpwnam("daemon").pw_uid, -1)
-    os.chown(folder / "handover", pwd.getpwnam("bin").pw_uid, -1)
+    for path in (folder / "handover", box / "keys"):
+        os.chown(path, pwd.getpwnam("bin").pw_uid, -1)
     done = layout.prepare(settings(tmp_path))
     assert f"file {folder / 'capture.json'}: daemon" in done
     owners = {path.name: path.owner() for path in folder.iterdir() if path.is_file()}

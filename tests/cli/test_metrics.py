@@ -116,7 +116,7 @@ def test_names_from_elsewhere_are_only_labels(tmp_path: Path) -> None:
 @contextmanager
 def serving(folder: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
     users = ["--metrics-user=", "--group="]
-    spool = [f"--{name}={folder / name}" for name in ("spool", "out")]
+    spool = [f"--{name}={folder / name}" for name in ("spool", "out", "keys")]
     command = [sys.executable, "-m", "tapdeck.cli", "metrics", "--state", str(folder), *spool, *users, *more]
     command += [f"--{stage}-user=" for stage in ("capture", "seal", "deliver")]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:

@@ -44,7 +44,8 @@ class Running:
     def __init__(self, wire: Wire, folder: Path, *more: str) -> None:
         self.folder, self.state = folder, folder / "state"
         self.log = folder / "log.txt"
-        folders = [f"--{name}={folder / value}" for name, value in (("out", "recordings"), ("spool", "spool"))]
+        places = (("out", "recordings"), ("spool", "spool"), ("keys", "keys"))
+        folders = [f"--{name}={folder / value}" for name, value in places]
         users = [f"--{stage}-user={user}" for stage, user in USERS.items()]
         words = [
             "run",
@@ -226,7 +227,7 @@ def test_a_folder_that_is_another_s_is_not_taken(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o750)
     (home / "letter").write_text("dear")
-    words = ["--out", str(home), "--spool", str(tmp_path / "spool"), "--state", str(tmp_path / "state")]
+    words = ["--out", str(home), *(f"--{name}={tmp_path / name}" for name in ("spool", "state", "keys"))]
     users = ["--group=games", *(f"--{stage}-user={user}" for stage, user in USERS.items()), "--metrics-user=nobody"]
     done = CliRunner().invoke(cli, ["run", "-i", "lo", *words, *users])
     assert done.exit_code == 78

@@ -167,7 +167,7 @@ def test_units_are_scored(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path) -> None:
     config = tmp_path / "tapdeck.toml"
     folders = "".join(f'{name} = "{tmp_path / name}"\n' for name in ("recordings", "spool", "state"))
-    config.write_text(f'[capture]\ninterfaces = ["lo"]\n[storage]\n{folders}')
+    config.write_text(f'[capture]\ninterfaces = ["lo"]\n[storage]\n{folders}[signing]\nkeys = "{tmp_path / "keys"}"\n')
     config.chmod(0o666)
     done = CliRunner().invoke(cli, ["doctor", "--security", "--json", "--config", str(config)])
     report = json.loads(done.stdout)

@@ -86,6 +86,22 @@ def test_the_chunks_are_as_the_specification_has_them() -> None:
     )
 
 
+def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
+    """Read by ffprobe; control characters from the wire do not reach it, and the sound stays where it is looked for."""
+    about = {"INAM": "abcdefghij", "IART": "box", "ICMT": "CallId a\x1b[31mb\n" + "x" * 500, "ISFT": "Tapdeck 1.0"}
+    path = tmp_path / "a.wav"
+    sound = bytes(range(201))
+    path.write_bytes(header(Encoding.ALAW, 1, 8000, 201, about) + sound + padding(Encoding.ALAW, 1, 201))
+    found = json.loads(run("ffprobe", "-v", "error", "-of", "json", "-show_format", path))["format"]["tags"]
+    assert (found["title"], found["artist"], found["encoder"]) == ("abcdefghij", "box", "Tapdeck 1.0")
+    assert found["comment"].startswith("CallId a\ufffd[31mb ")
+    assert len(found["comment"]) == 200
+    run("ffmpeg", "-v", "error", "-xerror", "-i", path, "-c", "copy", "-f", "data", "-map", "0", tmp_path / "raw")
+    assert (tmp_path / "raw").read_bytes() == sound
+    assert soundfile.info(path).frames == 201
+    assert run("soxi", "-s", path).strip() == "201"
+
+
 @pytest.mark.parametrize("encoding", list(Encoding))
 def test_four_gibibytes_are_refused(encoding: Encoding) -> None:
     overhead = len(header(encoding, 2, 8000, 0)) - 8

@@ -147,6 +147,7 @@ class Box:
     def _command(self) -> list[str]:
         ports = [word for interface in self.interfaces for word in ("-i", interface)]
         folders = ["--out", str(self.out), "--spool", str(self.spool), "--state", str(self.state)]
+        folders += [f"--keys={self.state.with_name('keys')}"]
         users = ["--group=", *(f"--{name}-user=" for name in (*STAGES, "metrics"))]
         alone = ["--alone"] if self.stages == ("capture",) else []
         calm = ["--selftest-at="] if self.stage == "run" else []  # its call would be found among the recordings
