@@ -33,6 +33,7 @@ COMMANDS = {
         "tapdeck.cli.interfaces:interfaces",
         "List the network interfaces, the likeliest mirror port first.",
     ),
+    "key": ("tapdeck.cli.key:key", "Look after the key that seals recordings: show, back up, rotate."),
     "report": ("tapdeck.cli.coverage:report", "Reports over what was recorded."),
     "metrics": ("tapdeck.cli.metrics:metrics", "Serve figures to Prometheus."),
     "run": ("tapdeck.cli.run:run", "Run the whole box: capture, seal and deliver."),

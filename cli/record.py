@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,12 @@ from .report import CallLine, Reporter, Summary
 from .settings import OFFLINE, Settings
 from .tuning import tune
 
+if TYPE_CHECKING:
+    from ..storage.signing import Signing
+
+LOG_FOLDER = ".tapdeck"
+"""Where below the output the log of what was sealed is kept."""
+
 
 @click.command()
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
@@ -36,13 +42,17 @@ from .tuning import tune
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the recordings."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a call, and a summary at the end.")
+@click.option("--sign", is_flag=True, help="Seal the recordings, with the key of signing.keys.")
 @with_options(*OFFLINE)
-def record(captures: tuple[str, ...], out: Path, as_json: bool, config: Path | None, **options: Any) -> int:
+def record(captures: tuple[str, ...], out: Path, as_json: bool, sign: bool, config: Path | None, **options: Any) -> int:
     """Record the calls in capture files.
 
     CAPTURE is a pcap or pcapng file, gzip or not, or - for standard input. Several are read as one, in the order of
     time. For each call with media OUT gets a stereo WAV (left the caller, right the callee) and an info file beside it,
     in a folder for each day. A second run over the same capture changes nothing.
+
+    With --sign each recording is sealed and chained to the one before, as the box does it; the log of it is kept in
+    OUT/.tapdeck. It then needs the user whose key it is.
     """
     settings = load(config, options)
     tune()
@@ -50,13 +60,38 @@ def record(captures: tuple[str, ...], out: Path, as_json: bool, config: Path | N
         make_folder(out)
     except OSError as error:
         raise CannotWrite(f"{out}: {error.strerror}: choose a folder that can be written with --out") from None
-    return _Run(settings, captures, out, as_json).run()
+    signing = _signing(settings, out) if sign else None
+    try:
+        return _Run(settings, captures, out, as_json, signing).run()
+    finally:
+        if signing is not None:
+            signing.ledger.close()
+
+
+def _signing(settings: Settings, out: Path) -> "Signing":
+    """Return what seals, with an open key. Raises KeyUnusable, OSError."""
+    from ..storage.keys import KeyLocked
+    from .signing import signing_with
+
+    signing = signing_with(settings, make_folder(out / LOG_FOLDER) / "ledger.sqlite")
+    try:
+        signing.ready()
+    except KeyLocked as error:
+        signing.ledger.close()
+        raise KeyUnusable(str(error)) from None
+    return signing
 
 
 class CannotWrite(click.ClickException):
     """The output cannot be written at all."""
 
     exit_code = ExitCode.CANNOT_WRITE
+
+
+class KeyUnusable(click.ClickException):
+    """The key that should seal cannot be opened."""
+
+    exit_code = ExitCode.CONFIG
 
 
 class UnreadableInput(click.ClickException):
@@ -153,7 +188,9 @@ class Captures:
 class _Run:
     """One run of the command."""
 
-    def __init__(self, settings: Settings, names: tuple[str, ...], out: Path, as_json: bool) -> None:
+    def __init__(
+        self, settings: Settings, names: tuple[str, ...], out: Path, as_json: bool, signing: "Signing | None"
+    ) -> None:
         self.payloads = Payloads(out)
         self.captures = Captures(names, self.payloads)
         self.engine = build_engine(settings, self.payloads, RowParking(out))
@@ -170,6 +207,7 @@ class _Run:
             account=self.engine.account,
             own=own_of(settings),
             wall=self.captures.steps.walls,
+            signing=signing,
         )
         self.reporter = Reporter(as_json)
         self.failures: list[str] = []

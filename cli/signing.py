@@ -12,6 +12,7 @@ from typing import Any
 from ..storage import ledger_events, state
 from ..storage.keys import KeyLocked, KeyStore
 from ..storage.ledger import NAME, Ledger, New
+from ..storage.signature import SigningKey
 from ..storage.signing import Signing, Wait
 from .logs import log
 from .settings import Settings, all_settings
@@ -41,12 +42,11 @@ class Desk:
     at: Callable[[str], None] = lambda step: None
     signing: Signing = field(init=False)
     locked: bool = field(init=False, default=False)
-    _fingerprint: str = field(init=False, default="")
+    _key: SigningKey | None = field(init=False, default=None)
     _waits: list[Wait] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.signing = signing_with(self.settings, Path(self.settings.storage.state) / NAME, self.at)
-        self._waits = self.signing.waits()
 
     def close(self) -> None:
         """Let go of the recording log."""
@@ -84,7 +84,7 @@ class Desk:
     def is_open(self) -> bool:
         """Whether recordings can be sealed now; raises or ends the alarm."""
         try:
-            self._fingerprint = self.signing.ready().fingerprint
+            key = self.signing.ready()
         except KeyLocked as error:
             text = f"recordings wait in the spool, unsealed and undelivered: {error}"
             self.alarms.raise_("KEY_LOCKED", text, "critical")
@@ -95,7 +95,8 @@ class Desk:
         self.alarms.clear("KEY_LOCKED")
         if self.locked:
             log().warning("the key is back")
-            self._waits = self.signing.waits()
+        if key is not self._key:
+            self._key, self._waits = key, self.signing.waits()
         self.locked = False
         return True
 
@@ -125,5 +126,5 @@ class Desk:
         """Return what the stage says of it; `waiting` files are not sealed yet."""
         return {
             "unsigned": waiting if self.locked else 0,
-            "signing": {"certificate": self._fingerprint, "locked": self.locked},
+            "signing": {"certificate": self._key.fingerprint if self._key else "", "locked": self.locked},
         }

@@ -302,7 +302,10 @@ class KeyStore:
         except FileNotFoundError:
             words = b""
         if not words:
-            raise KeyLocked("the passphrase is missing", f"there is none in {path}: put it back, one line of text")
+            cure = (
+                f"there is none in {path}: put it back, one line of text; a systemd credential is known to the service"
+            )
+            raise KeyLocked("the passphrase is missing", f"{cure} alone: name its file with --passphrase-file")
         return words
 
     def _encrypted(self, private: RSAPrivateKey) -> bytes:

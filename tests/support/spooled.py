@@ -27,10 +27,10 @@ SECOND = 1_000_000_000
 
 def settings(folder: Path, keep_packets: bool = False, **signing: Any) -> Settings:
     """A box with all its folders below one."""
-    places = [str(folder / name) for name in ("recordings", "spool", "state")]
+    recordings, spool, state = (str(folder / name) for name in ("recordings", "spool", "state"))
     return Settings(
         recording=RecordingSettings(timezone="Europe/Amsterdam", instance="mains street"),
-        storage=StorageSettings(*places, keep_packets=keep_packets),
+        storage=StorageSettings(recordings, spool, state, keep_packets),
         signing=SigningSettings(**{"keys": str(folder / "keys"), **signing}),
         users=UserSettings(group="", capture="", seal="", deliver="", metrics=""),
     )
