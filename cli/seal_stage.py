@@ -126,16 +126,21 @@ class SealStage:
             self._seal(self._queue.pop(0))
         if time.monotonic() - self._reported >= 1:
             self._report()
+            if self._desk is not None:
+                self._desk.close_days()
         return bool(self._queue) or bool(self._due())
 
     def conclude(self) -> int:
-        """Return the exit code of a single run."""
+        """Return the exit code of a single run. Days that are over are closed."""
+        if self._desk is not None:
+            self._report()
+            self._desk.close_days(settle=0)
         return ExitCode.CANNOT_WRITE if self._errors else ExitCode.OK
 
     def end(self) -> None:
         """Say that the stage ends."""
         state.append(self.folder, "seal stopped")
-        self._report()
+        self._report(ended=True)
         if self._desk is not None:
             self._desk.close()
 
@@ -259,11 +264,11 @@ class SealStage:
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
-    def _report(self) -> None:
+    def _report(self, ended: bool = False) -> None:
         self._reported = time.monotonic()
         if self._desk is not None:
             with suppress(OSError):  # a recording that cannot be logged says so; these come again
-                self._desk.note_events()
+                self._desk.look(self._sealer.account.packet_totals(), ended)
         waiting = self._waiting()
         if waiting > BEHIND:
             self._alarms.raise_("SPOOL_BEHIND", f"{waiting} calls wait to be sealed")

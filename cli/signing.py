@@ -3,7 +3,8 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..storage.keys import KeyLocked, KeyStore
 from ..storage.ledger import NAME, Ledger, New
 from ..storage.signature import SigningKey
 from ..storage.signing import Signing, Wait
+from .days import SETTLE_S, Days
 from .logs import log
 from .settings import Settings, all_settings
 
@@ -44,9 +46,11 @@ class Desk:
     locked: bool = field(init=False, default=False)
     _key: SigningKey | None = field(init=False, default=None)
     _waits: list[Wait] = field(init=False, default_factory=list)
+    _days: Days = field(init=False)
 
     def __post_init__(self) -> None:
         self.signing = signing_with(self.settings, Path(self.settings.storage.state) / NAME, self.at)
+        self._days = Days(self.settings, self.alarms, self.signing)
 
     def close(self) -> None:
         """Let go of the recording log."""
@@ -79,6 +83,7 @@ class Desk:
         self.settings = settings
         before = self.signing
         self.signing = Signing(key_store(settings), before.ledger, settings.zone(), before.at)
+        self._days.reload(settings, self.signing)
         self.note_configuration()
 
     def is_open(self) -> bool:
@@ -121,6 +126,22 @@ class Desk:
         entries, after = ledger_events.new_entries(Path(self.settings.storage.state), mark)
         if after != mark:
             ledger.append(*entries, mark=(ledger_events.MARK, after))
+
+    def look(self, media: Mapping[str, int], ended: bool = False) -> None:
+        """Note what the stages have said and counted; `media` are this one's counters. Raises OSError."""
+        self.note_events()
+        self._days.look(media, ended)
+
+    def close_days(self, settle: float = SETTLE_S) -> None:
+        """Make the checkpoints of days that are over, those that were missed after so many seconds."""
+        with suppress(KeyLocked):  # they wait, as recordings do
+            self._days.tick(self._note_all, settle)
+
+    def _note_all(self) -> None:
+        before = None
+        while (mark := self.signing.ledger.mark(ledger_events.MARK)) != before:
+            before = mark
+            self.note_events()
 
     def report(self, waiting: int) -> dict[str, Any]:
         """Return what the stage says of it; `waiting` files are not sealed yet."""

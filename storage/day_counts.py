@@ -19,12 +19,15 @@ Gap = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Run:
-    """How far the counters of one run of a stage had got on a day, and when they were looked at last (ISO 8601)."""
+    """How far the counters of one run of a stage had got on a day, when they were looked at last (ISO 8601), and
+    whether it has ended since in an orderly way.
+    """
 
     stage: str
     began: str
     counts: dict[str, int]
     seen: str
+    ended: bool = False
 
 
 @dataclass(slots=True)
@@ -87,7 +90,8 @@ class DayCounts:
 def to_text(counts: DayCounts) -> str:
     """Return what `from_text` reads."""
     runs = {
-        day: [[run.stage, run.began, run.counts, run.seen] for run in runs] for day, runs in sorted(counts.runs.items())
+        day: [[run.stage, run.began, run.counts, run.seen, run.ended] for run in runs]
+        for day, runs in sorted(counts.runs.items())
     }
     return json.dumps({"runs": runs, "gaps": counts.gaps}, sort_keys=True)
 
@@ -99,10 +103,13 @@ def from_text(text: str) -> DayCounts:
     found: dict[str, Any] = json.loads(text)
     try:
         runs = {
-            str(day): [Run(str(stage), str(began), dict(counts), str(seen)) for stage, began, counts, seen in entries]
+            str(day): [
+                Run(str(stage), str(began), dict(counts), str(seen), bool(ended))
+                for stage, began, counts, seen, ended in entries
+            ]
             for day, entries in found["runs"].items()
         }
         gaps = {str(day): [(str(a), str(b), str(c)) for a, b, c in entries] for day, entries in found["gaps"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"these are no counts of days: {error}") from None
     return DayCounts(runs, gaps)

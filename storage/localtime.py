@@ -6,7 +6,7 @@ twice: then the hour carries a letter, `02A` and `02B`, as German law names them
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 NS = 1_000_000_000
@@ -53,6 +53,24 @@ class Zone:
     def iso(self, time_ns: int) -> str:
         """Return `time_ns` as `2026-11-22T14:03:05.123+01:00`, cut to milliseconds."""
         return self.local(time_ns).isoformat(timespec="milliseconds")
+
+    def end_of(self, day: date) -> int:
+        """Return when a day is over for good, in ns since the epoch. It may have 23 or 25 hours, and midnight may come
+        twice, or not at all.
+        """
+        middle = int((datetime.combine(day, datetime.min.time()) - _EPOCH).total_seconds())
+        step = 900
+        high = middle + 3 * 86400
+        while self._date(high - step) > day:
+            high -= step
+        low = high - step
+        while high - low > 1:
+            between = (low + high) // 2
+            low, high = (low, between) if self._date(between) > day else (between, high)
+        return high * NS
+
+    def _date(self, seconds: int) -> date:
+        return (_EPOCH + timedelta(seconds=seconds + self._offset(seconds))).date()
 
     def stamp(self, time_ns: int) -> "Stamp":
         """Return the time stamp of a file name for `time_ns` (ns since the epoch)."""

@@ -10,7 +10,7 @@ import re
 import secrets
 import struct
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import PurePosixPath
 from string import Formatter
 
@@ -41,6 +41,7 @@ DATE_FIELDS = "YymdHMSjGVu"
 _VALUE_LIMITS = (48, 32, 24, 16)
 _ID_LETTERS = 10
 _DATE_FIELD = re.compile("%(.?)", re.DOTALL)
+_TIME_FIELD = re.compile("%[HMS]")
 
 
 class TemplateError(ValueError):
@@ -83,6 +84,16 @@ class Naming:
             if len(folder.encode()) <= MAX_FOLDER and len(name.encode()) <= MAX_NAME:
                 return PurePosixPath(folder, name)
         raise TemplateError(f"the name {name!r} is too long")  # not after naming(): it tried with the longest values
+
+
+def day_folder(template: str, day: date) -> PurePosixPath:
+    """Return the folder that all recordings of a day have in common: that of the template, as far as it is made of
+    text and dates alone.
+    """
+    moment = datetime(day.year, day.month, day.day)
+    parts = template.split("/")
+    common = next((at for at, part in enumerate(parts) if "{" in part or _TIME_FIELD.search(part)), len(parts))
+    return PurePosixPath(*(_fill(part, {}, moment) for part in parts[:common]))
 
 
 def naming(folder: str = DEFAULT_FOLDER, name: str = DEFAULT_NAME, zone: Zone | None = None) -> Naming:

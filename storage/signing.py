@@ -112,7 +112,7 @@ class Signing:
         an Exception nothing of it is left. Raises KeyLocked, OSError.
         """
         key = self.ready()
-        self._certify(folder, key)
+        self.certify(folder, key)
         self.at("certified")
         pending = self.ledger.pending()
         resumed = pending is not None and pending.id == identity
@@ -150,7 +150,7 @@ class Signing:
             self.ledger.append(New("key", hash=sha256(text), signature=key.sign(text), facts=facts))
         return key
 
-    def _certify(self, folder: Path, key: SigningKey) -> None:
+    def certify(self, folder: Path, key: SigningKey) -> None:
         """Put into a day folder what is needed to verify: the certificates, and the scripts that need nothing else."""
         if (folder, key.fingerprint) in self._certified:
             return

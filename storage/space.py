@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from .parcel import Parcel
+from .parcel import Parcel, is_day
 
 DAY_S = 86_400.0
 WINDOW_DAYS = 7
@@ -111,6 +111,7 @@ def _may_go(recording: Local, targets: frozenset[str], holds: frozenset[str], co
         and targets <= recording.confirmed
         and len(targets) >= max(copies, 1)
         and recording.parcel.id not in holds
+        and not is_day(recording.parcel)  # small, and what proves that the others were there
     )
 
 

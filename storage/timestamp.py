@@ -42,7 +42,7 @@ class Stamp:
 def fetch(url: str, content: bytes, timeout: float = TIMEOUT_S) -> Stamp:
     """Ask the authority at `url` (http or https) for a time stamp over this. Raises StampError."""
     request = _request(content)
-    query = urllib.request.Request(  # noqa: S310 - `_http` has looked at the scheme
+    query = urllib.request.Request(
         _http(url), request.as_bytes(), {"Content-Type": "application/timestamp-query", "User-Agent": "Tapdeck"}
     )
     try:
@@ -74,7 +74,7 @@ def read(reply: bytes, content: bytes) -> Stamp:
 
 
 def stamped(checkpoint: Path, content: bytes) -> Stamp | None:
-    """Return the time stamp that lies beside a checkpoint (`.txt`), None if there is none. Raises StampError, OSError."""
+    """Return the time stamp that lies beside a checkpoint, None if there is none. Raises StampError, OSError."""
     try:
         with checkpoint.with_suffix(".tsr").open("rb") as file:
             reply = file.read(MAX_REPLY)
