@@ -82,7 +82,7 @@ def _box(settings: Settings, python: str, config: Path) -> str:
             *([f"SupplementaryGroups={settings.users.group}"] if settings.users.group else []),
             "CapabilityBoundingSet=CAP_NET_RAW CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL",
             "RestrictAddressFamilies=AF_PACKET AF_UNIX AF_INET AF_INET6",
-            *_network(settings),
+            *([] if _stamps(settings) else _network(settings)),
             *_paths(paths, _outside(settings, "deliver", "metrics")),
         ],
     )
@@ -130,7 +130,14 @@ def _rights(settings: Settings, stage: str) -> list[str]:
     nothing = ["CapabilityBoundingSet=", "ProcSubset=pid"]
     if stage == "metrics":
         return [*nothing, "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", *_network(settings)]
+    if stage == "seal" and _stamps(settings):
+        return [*nothing, "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"]  # it asks for time stamps
     return [*nothing, "RestrictAddressFamilies=AF_UNIX", "PrivateNetwork=yes", "IPAddressDeny=any"]
+
+
+def _stamps(settings: Settings) -> bool:
+    """Whether an authority is asked for time stamps: the seal stage then needs the network."""
+    return settings.signing.enabled and bool(settings.signing.timestamp_url)
 
 
 def _keys(settings: Settings) -> list[str]:

@@ -114,11 +114,24 @@ def _as_text(report: Report) -> Iterator[str]:
     yield f"{sum(counts.values()):>9,}  recordings, {report.findings.size():,} bytes"
     if report.findings.copies:
         yield f"{report.findings.copies:>9,}  of these are copies of others"
+    yield from _days(report)
     yield ""
     for one in report.certificates.values():
         yield f"certificate {one.fingerprint}  {for_terminal(one.subject)}: {report.keys.get(one.key, 0):,} signed"
     if report.certificates:
         yield "Compare these fingerprints (SHA-256) with those that were noted when the recorder was installed."
+
+
+def _days(report: Report) -> Iterator[str]:
+    """Yield how many days are closed, and what of it an authority has seen."""
+    if report.days:
+        days = [one.day for one in report.days]
+        yield f"{len(days):>9,}  checkpoints of days, {min(days)} to {max(days)}"
+    stamped = [(one.stamp, one.day) for one in report.days if one.stamp is not None]
+    if stamped:
+        time, day = max(stamped)
+        yield f"{len(stamped):>9,}  of these are time-stamped, that of {day} at {time:%Y-%m-%d %H:%M:%S} UTC"
+        yield "           (whose they are is not checked here: `openssl ts -verify`, see docs/compliance.md)"
 
 
 def _line(finding: Finding) -> str:
@@ -138,6 +151,7 @@ def _as_json(report: Report) -> Iterator[str]:
     summary = {
         "recordings": report.counts,
         "copies": report.findings.copies,
+        "checkpoints": {one.day: one.stamp.isoformat(timespec="seconds") if one.stamp else None for one in report.days},
         "bytes": report.findings.size(),
         "certificates": certificates,
         "verdict": report.worst,

@@ -4,10 +4,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from .chain_check import Findings
 from .parcel import INFO
+from .timestamp import StampError, stamped
 from .verify_files import NO_KEY, open_seal, read_small, seconds
 
 SIGNATURE = ".SHA256withRSA.sig"
@@ -17,13 +19,17 @@ _NAME = re.compile(r"tapdeck-day-\d{4}-\d\d-\d\d\.txt")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that is as it was signed. `listed` are lines of `Recording` and `Tombstone`: kind, id, hash."""
+    """A checkpoint that is as it was signed. `listed` are lines of `Recording` and `Tombstone`: kind, id, hash. `until`
+    is when its day was over, in seconds since the epoch, `stamp` when an authority saw it (RFC 3161).
+    """
 
     path: Path
     digest: str
     day: str = ""
     previous: str = ""
     sealed: float = 0.0
+    until: float = 0.0
+    stamp: datetime | None = None
     last: int = 0
     link: str = ""
     listed: list[tuple[str, str, str]] = field(default_factory=list)
@@ -73,9 +79,10 @@ def parse(path: Path, content: bytes) -> Checkpoint:
         values.get("Day", ""),
         values.get("PreviousCheckpoint", ""),
         seconds(values.get("SealedAt", "")),
-        int(values.get("LedgerTo") or 0),
-        values.get("LedgerLink", ""),
-        listed,
+        seconds(values.get("Until") or values.get("SealedAt", "")),
+        last=int(values.get("LedgerTo") or 0),
+        link=values.get("LedgerLink", ""),
+        listed=listed,
     )
 
 
@@ -106,9 +113,15 @@ def _checked(path: Path, keys: Mapping[str, bytes], findings: Findings) -> Check
     if path.name != f"tapdeck-day-{result.day}.txt":
         reason = f"it was renamed: it is the checkpoint of {result.day}"
         findings.note("checkpoint", "altered", str(path), reason)
-    else:
-        findings.note("checkpoint", "intact", str(path))
-    return result
+        return result
+    try:
+        stamp = stamped(path, content)
+    except (StampError, OSError) as error:
+        findings.note("checkpoint", "altered", str(path), f"{path.with_suffix('.tsr').name} proves no time: {error}")
+        return result
+    said = f"time-stamped {stamp.time:%Y-%m-%d %H:%M:%S} UTC" if stamp else ""
+    findings.note("checkpoint", "intact", str(path), said)
+    return replace(result, stamp=stamp.time if stamp else None)
 
 
 def _unlisted(days: list[Checkpoint], findings: Findings) -> None:
@@ -120,5 +133,5 @@ def _unlisted(days: list[Checkpoint], findings: Findings) -> None:
         before = by_digest.get(one.previous)
         if before is None:
             continue
-        for row, stem in findings.rows(query, before.sealed, one.sealed):
+        for row, stem in findings.rows(query, before.until, one.until):
             findings.alter(row, INFO, f"{stem} was inserted: {one.path.name}, made after it, does not name it")

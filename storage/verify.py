@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from .chain_check import Finding, Findings
-from .checkpoints import check_checkpoints, is_checkpoint
+from .checkpoints import Checkpoint, check_checkpoints, is_checkpoint
 from .ledger_check import check_ledger
 from .trust import CERTIFICATE, BadCertificate, Certificate, read_certificates, together, trusted
 from .verify_files import Checked, Job, Verdict, check, stems
@@ -40,6 +40,7 @@ class Report:
     certificates: dict[str, Certificate]
     keys: dict[str, int]
     problems: list[str]
+    days: list[Checkpoint]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -109,7 +110,7 @@ def verify(
     except BaseException:
         findings.close()
         raise
-    return Report(findings, known, signers, survey.problems)
+    return Report(findings, known, signers, survey.problems, days)
 
 
 def survey_of(paths: Iterable[Path]) -> Survey:
