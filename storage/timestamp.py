@@ -5,8 +5,10 @@ The reply is kept as it came, `tapdeck-day-2026-11-24.tsr`; what OpenSSL reads:
     openssl ts -verify -in tapdeck-day-2026-11-24.tsr -data tapdeck-day-2026-11-24.txt -CAfile AUTHORITY.pem
 
 Here it is checked that the reply is over this file and answers this request. Whether the authority is to be believed
-is for those to say who hold its certificate: `rfc3161_client.verify` refuses genuine replies that carry the whole chain
-of certificates, and OpenSSL takes them.
+is for those to say who hold its certificate: OpenSSL tells them.
+
+rfc3161_client wants the certificates in a reply in DER's order, and many authorities, `openssl ts` among them, send
+the chain in another. They are put into order for reading; what is kept is the reply as it came.
 """
 
 import hashlib
@@ -25,6 +27,7 @@ TIMEOUT_S = 20.0
 MAX_REPLY = 1 << 20
 _GRANTED = (0, 1)
 _SHA256 = "2.16.840.1.101.3.4.2.1"
+_CERTIFICATES = 0xA0
 
 
 class StampError(Exception):
@@ -94,7 +97,7 @@ def _granted(reply: bytes) -> "TimeStampResponse":
     from rfc3161_client import decode_timestamp_response
 
     try:
-        found = decode_timestamp_response(reply)
+        found = decode_timestamp_response(_in_order(reply))
         status = found.status
         words = "" if status in _GRANTED else " ".join(found.status_string)
         if status in _GRANTED:
@@ -104,6 +107,39 @@ def _granted(reply: bytes) -> "TimeStampResponse":
     if status not in _GRANTED:
         raise StampError(f"the authority refuses (status {status}) {words}".rstrip())
     return found
+
+
+def _in_order(reply: bytes) -> bytes:
+    """Return the reply with the certificates in the order of DER. Raises ValueError."""
+    at, end = 0, len(reply)
+    # TimeStampResp: the 2nd of it; ContentInfo: the 2nd of it; SignedData within [0]: the 4th of it, if that is [0].
+    for number in (1, 1, 0, 3):
+        at, end = _value(reply, at, end)
+        for _ in range(number):
+            at = _value(reply, at, end)[1]
+        if at == end:
+            return reply  # a refusal
+    if reply[at] != _CERTIFICATES:
+        return reply
+    at, end = _value(reply, at, end)
+    certificates, start = [], at
+    while at < end:
+        stop = _value(reply, at, end)[1]
+        certificates.append(reply[at:stop])
+        at = stop
+    return reply[:start] + b"".join(sorted(certificates)) + reply[end:]
+
+
+def _value(content: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return where the value of the DER element at this place begins and ends. Raises ValueError."""
+    if at + 2 > end:
+        raise ValueError("it is cut")
+    first, at = content[at + 1], at + 2
+    more = first & 0x7F if first & 0x80 else 0
+    size = int.from_bytes(content[at : at + more]) if more else first
+    if more > 4 or first == 0x80 or at + more + size > end:
+        raise ValueError("it is cut, or not DER")
+    return at + more, at + more + size
 
 
 def _http(url: str) -> str:

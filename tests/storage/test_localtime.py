@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -116,3 +116,26 @@ def test_the_machines_own_zone(zone: str) -> None:
     date = ["date", "-d", "@1781000000", "+%Y-%m-%dT%H:%M:%S.000%:z"]
     theirs = subprocess.run(date, env=environment, capture_output=True, text=True, check=True)
     assert ours.stdout == theirs.stdout
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        ("Europe/Amsterdam", "2026-11-24", 24),
+        ("Europe/Amsterdam", "2026-03-29", 23),
+        ("Europe/Amsterdam", "2026-10-25", 25),
+        ("Australia/Lord_Howe", "2026-04-05", 24.5),
+        ("America/Asuncion", "2023-10-01", 23),  # there was no midnight: 00:00 became 01:00
+        ("America/Asuncion", "2024-03-23", 25),  # the clock was set back at midnight, to 23:00
+        ("Pacific/Apia", "2011-12-30", 0),  # a day that there was not
+        ("UTC", "2024-02-29", 24),
+    ],
+)
+def test_a_day_has_as_many_hours_as_it_has(zone: str, day: str, hours: float) -> None:
+    """Its end and the end of the day before lie so far apart, and the zone database agrees where they are."""
+    which = date.fromisoformat(day)
+    since, until = (Zone(zone).end_of(one) for one in (which - timedelta(1), which))
+    assert (until - since) / NS == hours * 3600
+    theirs = ZoneInfo(zone)
+    assert datetime.fromtimestamp(until // NS, theirs).date() > which
+    assert datetime.fromtimestamp(until // NS - 1, theirs).date() <= which
