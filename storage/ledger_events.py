@@ -78,7 +78,7 @@ def _entry(line: bytes) -> list[New]:
     if kind == "call" and event.get("outcome") in _REFUSED:
         return [New("refusal", _id(event, "id"), facts={"outcome": event["outcome"]}, time=event["time"])]
     if kind == "not sealed":
-        return [New("refusal", _id(event, "file"), facts={"outcome": "not sealed"}, time=event["time"])]
+        return [New("refusal", _id(event, "file"), facts={"outcome": "set aside"}, time=event["time"])]
     return []
 
 
