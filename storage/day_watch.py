@@ -8,7 +8,7 @@ and `DayCounts.gaps` says so.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,11 @@ class DayWatch:
         seen = self.zone.iso(int(updated * NS))
         if before is not None and before.began != began:
             self._look_at_change(before, report, began)
-        ended = bool(report.get("clean"))
-        self.counts.look(_day(seen), Run("capture", began, captured(report), seen, ended))
+        run = Run("capture", began, captured(report), seen, bool(report.get("clean")))
+        if before is None and _seconds(began) and _day(began) < _day(seen):
+            self.counts.look(_day(seen) - timedelta(1), run)  # what it counted before belongs to days before, unknown
+            self._gap("capture", began, seen)
+        self.counts.look(_day(seen), run)
 
     def _look_at_change(self, before: Run, report: Mapping[str, Any], began: str) -> None:
         """Another run of capture: it has written down when the one before it counted last."""
@@ -88,7 +91,7 @@ class DayWatch:
             self._gap("capture", before.seen, began)
 
     def _gap(self, stage: str, since: str, until: str) -> None:
-        for day in sorted({_day(since), _day(until)}):
+        for day in {_day(since), _day(until)}:
             self.counts.gap(day, stage, since, until)
 
     def _now(self) -> str:
