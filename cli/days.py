@@ -24,20 +24,19 @@ STAMP_AGAIN_S = 3600.0
 
 @dataclass(slots=True)
 class Days:
-    """Closes the days. `now` gives the time in ns since the epoch."""
+    """Closes the days. Make a new one for another recording log only."""
 
     settings: Settings
     alarms: state.Alarms
     signing: Signing
-    now: Callable[[], int] = time.time_ns
     _close: DayClose = field(init=False)
     _stamper: "Stamper" = field(init=False)
     _again: float = field(init=False, default=0.0)
-    _begun: float = field(init=False, default_factory=time.monotonic)
+    _begun: float = field(init=False)
     _began: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._began = self.now()
+        self._begun, self._began = time.monotonic(), time.time_ns()
         folder = Path(self.settings.storage.state)
         watch = DayWatch(self.signing.ledger, folder, self.settings.zone())
         self._close = self._closer(watch)
@@ -77,7 +76,7 @@ class Days:
 
     def _due(self, moment: float, settle: float) -> date | None:
         """Return a day to close. One that was over before this process began has time until capture has spoken."""
-        day = self._close.due(self.now())
+        day = self._close.due(time.time_ns())
         if day is None or moment - self._begun >= settle:
             return day
         return day if self._close.zone.end_of(day) >= self._began else None
@@ -96,7 +95,7 @@ class Days:
                 self.alarms.clear("TIMESTAMP_FAILED")
                 log().info("a checkpoint is time-stamped", day=day.isoformat(), time=stamp.time.isoformat())
             if self._stamper.is_free():
-                wanted = self._close.unstamped(self.now())
+                wanted = self._close.unstamped(time.time_ns())
                 if wanted is not None:
                     self._stamper.ask(*wanted)
                 else:

@@ -82,6 +82,10 @@ def serving(folder: Path, chain: bool = False) -> Iterator[Authority]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            if authority.answer == "hang":
+                authority.requests.append(b"")
+                stop.wait(5)
+                return
             with lock:
                 self._answer()
 
@@ -92,9 +96,6 @@ def serving(folder: Path, chain: bool = False) -> Iterator[Authority]:
             what = authority.answer
             if what == "error":
                 self.send_error(503, "Not today")
-                return
-            if what == "hang":
-                stop.wait(5)
                 return
             if what == "stamp":
                 authority.replies.append(authority.reply(body))
