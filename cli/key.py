@@ -74,8 +74,8 @@ def show(as_json: bool, config: Path | None, **options: Any) -> int:
 def export_cert(file: Path | None, config: Path | None, **options: Any) -> int:
     """Write all certificates of this recorder to FILE, or print them.
 
-    That is what somebody else needs to verify recordings: `tapdeck verify --certificate FILE`, or openssl. There is no secret
-    in it. They are in PEM form, the newest first, with those by which one key vouches for the next.
+    That is what somebody else needs to verify recordings: `tapdeck verify --certificate FILE`, or openssl. There is no
+    secret in it. They are in PEM form, the newest first, with those by which one key vouches for the next.
     """
     with _explained():
         bundle = _store(load(config, options)).bundle()
