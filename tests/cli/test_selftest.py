@@ -227,6 +227,7 @@ def installed(open_folder: Path) -> Box:
     made = Box(open_folder, *users, "--group=games", python=python_for_all())
     options = {f"users__{stage}": user for stage, user in USERS.items()} | {"users__group": "games"}
     options |= {f"storage__{name}": str(open_folder / name) for name in ("recordings", "spool", "state")}
+    options |= {"signing__keys": str(open_folder / "keys")}
     layout.prepare(load(None, options))
     os.chown(made.target, pwd.getpwnam("sys").pw_uid, -1)
     return made

@@ -126,7 +126,7 @@ def test_a_spool_file_that_comes_back_otherwise(test: SelfTest, monkeypatch: pyt
 
 @pytest.mark.parametrize("channel", [0, 1])
 def test_a_sample_that_is_wrong(sealed: SelfTest, channel: int) -> None:
-    place = 58 + 2 * 5000 + channel  # 58 bytes are the header of an A-law WAV (RIFF, fmt of 18, fact, data)
+    place = the_file(sealed, "*.wav").read_bytes().index(b"data") + 8 + 2 * 5000 + channel
     spoil(the_file(sealed, "*.wav"), lambda wav: wav[:place] + bytes([wav[place] ^ 1]) + wav[place + 1 :])
     with pytest.raises(Failed, match=f"the {('caller', 'callee')[channel]}'s sound .*from sample 5000 on"):
         sealed.compare_sound()
