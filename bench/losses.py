@@ -194,13 +194,23 @@ def _count(
 
 def _leftovers(box: Box) -> list[str]:
     """Files that belong to no whole recording."""
-    wanted = {path for wav in box.out.rglob("*.wav") for path in (wav, wav.with_name(wav.stem + "_info.txt"))}
+    wanted = {path for wav in box.out.rglob("*.wav") for path in _whole(wav)}
     there = {path for path in box.out.rglob("*") if path.is_file() and not _ours(path)}
     # What is in resume/ may be of calls whose BYE nobody heard: they are waited for for hours.
     spooled = [path for folder in ("live", "done") for path in box.spooled(folder)]
     return [str(path) for path in sorted((there ^ wanted) | set(spooled))]
 
 
+def _whole(wav: Path) -> list[Path]:
+    """The files of a recording, of one that says that it is sealed its seal too."""
+    info = wav.with_name(f"{wav.stem}_info.txt")
+    sealed = info.exists() and b"\nSealedAt: " in info.read_bytes()
+    endings = ("_hash.txt", "_hash.SHA256withRSA.sig") if sealed else ()
+    return [wav, info, *(wav.with_name(f"{wav.stem}{ending}") for ending in endings)]
+
+
 def _ours(path: Path) -> bool:
-    """A lock is no recording."""
+    """Locks, and what lies in each day's folder for whoever verifies it."""
+    if path.name in ("tapdeck-certificate.pem", "verify.sh", "verify.ps1") or path.name.startswith("tapdeck-day-"):
+        return True
     return path.name.startswith(".") and path.name.endswith("lock")
