@@ -135,7 +135,8 @@ class SealStage:
         if self._desk is not None:
             self._report()
             self._desk.close_days(settle=0)
-        return ExitCode.CANNOT_WRITE if self._errors else ExitCode.OK
+        locked = self._desk is not None and self._desk.locked
+        return ExitCode.CANNOT_WRITE if self._errors or locked else ExitCode.OK
 
     def end(self) -> None:
         """Say that the stage ends."""

@@ -102,9 +102,15 @@ def _interface(one: dict[str, Any]) -> Row:
 def _after(summary: dict[str, Any]) -> list[Row]:
     spool, made = summary["spool"], summary["recordings"]
     waiting = f"{_count(spool.get('files'))} running, {_count(spool['waiting_to_be_sealed'])} to be sealed"
+    if spool["unsigned"]:
+        waiting += ", all of them unsigned: the key is locked"
     queued = spool.get("queued_bytes") or 0
     found: list[Row] = [
-        ("spool", f"{waiting}, {size_text(queued)} in memory", Health.RED if spool.get("error") else Health.GREEN),
+        (
+            "spool",
+            f"{waiting}, {size_text(queued)} in memory",
+            Health.RED if spool.get("error") or spool["unsigned"] else Health.GREEN,
+        ),
         ("recordings", _parts(made) or "none yet", Health.RED if made.get("failed") else Health.GREEN),
     ]
     for target in summary["queue"]:

@@ -38,6 +38,9 @@ STEPS = (
 )
 """The steps in their order. Between any two the process may be killed; the last two are the stage's."""
 
+AGAIN_S = 15.0
+"""When a locked key is tried again although nothing in its folder has changed."""
+
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
@@ -68,6 +71,8 @@ class Signing:
     late: str = ""
     _key: SigningKey | None = None
     _stamp: Stamp = ()
+    _refused: KeyLocked | None = None
+    _again: float = 0.0
     _certified: set[tuple[Path, str]] = field(default_factory=set)
 
     def ready(self) -> SigningKey:
@@ -75,10 +80,17 @@ class Signing:
         OSError.
         """
         stamp = self.keys.stamp()
-        if self._key is None or stamp != self._stamp:
-            self._key = None
+        if self._key is not None and stamp == self._stamp:
+            return self._key
+        if self._refused is not None and stamp == self._stamp and time.monotonic() < self._again:
+            raise self._refused  # trying a passphrase takes a while, by design
+        self._key, self._refused, self._stamp = None, None, stamp
+        try:
             self._key = self._opened()
-            self._stamp = self.keys.stamp()
+        except KeyLocked as error:
+            self._refused, self._again = error, time.monotonic() + AGAIN_S
+            raise
+        self._stamp = self.keys.stamp()
         return self._key
 
     def waits(self) -> list[Wait]:

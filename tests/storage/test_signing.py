@@ -232,6 +232,7 @@ def test_a_locked_key_stops_nothing_but_sealing(tmp_path: Path) -> None:
     one = stage(made)
     one.begin()
     assert one.tick() is False
+    assert one.conclude() != 0
     one.end()
     report = state.read(tmp_path / "state", "seal") or {}
     assert (report["waiting"], report["unsigned"]) == (2, 2)
@@ -254,6 +255,22 @@ def test_a_locked_key_stops_nothing_but_sealing(tmp_path: Path) -> None:
     os.utime(next((tmp_path / "spool/done").iterdir()))
     seal_all(made)
     assert "SealedLate" not in info(stems(tmp_path / "recordings")[-1])
+
+
+def test_a_key_that_comes_back_while_the_stage_runs(tmp_path: Path) -> None:
+    hand_over(tmp_path, 1)
+    made = settings(tmp_path)
+    KeyStore(tmp_path / "keys").open()
+    away = (tmp_path / "keys/key.pem").rename(tmp_path / "away")
+    one = stage(made)
+    one.begin()
+    assert not one.tick()
+    assert not stems(tmp_path / "recordings")
+    away.rename(tmp_path / "keys/key.pem")
+    drain(one)
+    assert one.conclude() == 0
+    one.end()
+    assert_chain(tmp_path, 1)
 
 
 def parcels_in_all(root: Path) -> list[str]:
