@@ -62,6 +62,7 @@ class Rush:
 
     calls: int
     within_s: float
+    talk_s: int
     most_waiting: int
     late_s: float
     cores: float
@@ -72,7 +73,7 @@ def main() -> int:
     options = _options()
     root = Path(tempfile.mkdtemp(prefix="bench"))
     try:
-        found = _bench(root, options.recordings, options.calls, options.seconds)
+        found = _bench(root, options)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(json.dumps(found, default=asdict) if options.json else "\n".join(_table(found)))
@@ -84,12 +85,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--recordings", type=int, default=10_000, help="recordings to seal and verify")
     parser.add_argument("--calls", type=int, default=1_000, help="calls that end within --seconds")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--talk", type=int, default=60, help="seconds of sound of each of these calls")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
-def _bench(root: Path, recordings: int, calls: int, seconds: float) -> dict[str, Any]:
-    template = _template(root / "template")
+def _bench(root: Path, options: argparse.Namespace) -> dict[str, Any]:
+    recordings: int = options.recordings
+    template = _template(root / "template", 2)
     signed, plain = root / "signed", root / "plain"
     _spool(template, signed, recordings)
     runs = [_tapdeck("seal", recordings, signed, ["seal", "--once", *_places(signed)])]
@@ -103,9 +106,10 @@ def _bench(root: Path, recordings: int, calls: int, seconds: float) -> dict[str,
     runs.append(
         _tapdeck("seal --no-sign", min(recordings, 2000), plain, ["seal", "--once", *_places(plain), "--no-sign"])
     )
-    shutil.rmtree(plain)
     parts = _parts(root / "parts", signed)
-    rush = _rush(template, root / "rush", calls, seconds)
+    for done_with in (plain, signed):
+        shutil.rmtree(done_with)
+    rush = _rush(_template(root / "long", options.talk), root / "rush", options)
     return {"runs": runs, "bytes": size, "parts_ms": parts, "rush": rush}
 
 
@@ -122,15 +126,16 @@ def _check(folder: Path, recordings: int, runs: list[Run], verify: list[str]) ->
         raise SystemExit("a changed bit was not found")
 
 
-def _template(folder: Path) -> tuple[bytes, str]:
-    """Return a spool file that capture's own code has made, and its id."""
+def _template(folder: Path, talk: int) -> tuple[bytes, str]:
+    """Return a spool file that capture's own code has made, of a call of so many seconds, and its id."""
     from tapdeck.cli.parts import live_engine, origin
     from tapdeck.cli.settings import Settings
-    from tapdeck.sniffer.synthetic import synthetic_call
+    from tapdeck.sniffer import synthetic
     from tapdeck.storage.spool import DONE, SpoolBook, SpoolFiles
 
     made = Settings()
-    call = synthetic_call(TOKEN, START_NS, 5060)
+    synthetic.PACKETS = 50 * talk
+    call = synthetic.synthetic_call(TOKEN, START_NS, 5060)
     book, files = SpoolBook(origin(made, "bench", (101, 1)), []), SpoolFiles(folder)
     engine = live_engine(made, (1,))
     cycles = [engine.listen(records) for records in call.visits()]
@@ -227,8 +232,9 @@ def _parts(folder: Path, signed: Path) -> dict[str, float]:
     return result
 
 
-def _rush(template: tuple[bytes, str], folder: Path, calls: int, seconds: float) -> Rush:
+def _rush(template: tuple[bytes, str], folder: Path, options: argparse.Namespace) -> Rush:
     """Hand calls over to a running seal stage, evenly, and see how it keeps up."""
+    calls, seconds = options.calls, options.seconds
     waiting = folder / "spool" / "waiting"
     done = folder / "spool" / "done"
     for place in (waiting, done):
@@ -253,7 +259,8 @@ def _rush(template: tuple[bytes, str], folder: Path, calls: int, seconds: float)
     sealed = sum(1 for _ in (folder / "recordings").rglob("*_hash.SHA256withRSA.sig"))
     if sealed != calls:
         raise SystemExit(f"{sealed} of {calls} calls were sealed")
-    return Rush(calls, seconds, most, round(late, 2), round(watch.cores("seal"), 2), round(watch.peak("seal") / MIB, 1))
+    cores, peak = round(watch.cores("seal"), 2), round(watch.peak("seal") / MIB, 1)
+    return Rush(calls, seconds, options.talk, most, round(late, 2), cores, peak)
 
 
 def _hand_over(waiting: Path, done: Path, calls: int, seconds: float) -> int:
@@ -291,8 +298,9 @@ def _table(found: dict[str, Any]) -> Iterator[str]:
         yield f"| {name} | {value:.2f} |"
     rush = found["rush"]
     yield (
-        f"\n{rush.calls:,} calls ended within {rush.within_s:.0f} s: at most {rush.most_waiting} waited, the last was "
-        f"sealed {rush.late_s:.1f} s after it had ended; {rush.cores:.2f} cores, {rush.peak_mib:.0f} MiB."
+        f"\n{rush.calls:,} calls of {rush.talk_s} s ended within {rush.within_s:.0f} s: at most {rush.most_waiting} "
+        f"waited, the last was sealed {rush.late_s:.1f} s after it had ended; {rush.cores:.2f} cores, "
+        f"{rush.peak_mib:.0f} MiB."
     )
 
 
