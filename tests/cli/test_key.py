@@ -175,16 +175,8 @@ def test_record_signs_when_it_is_told_to(tmp_path: Path) -> None:
     assert again.code == 0, again.stderr
     assert again.summary["calls"] == done.summary["calls"]
     assert {path: path.read_bytes() for path in out.rglob("2*") if path.is_file()} == before
-    verify = [
-        sys.executable,
-        "-m",
-        "tapdeck.cli",
-        "verify",
-        out,
-        "--against-log",
-        "--ledger",
-        out / ".tapdeck/ledger.sqlite",
-    ]
+    log = out / ".tapdeck/ledger.sqlite"
+    verify = [sys.executable, "-m", "tapdeck.cli", "verify", str(out), "--against-log", "--ledger", str(log)]
     assert subprocess.run(verify, env=environment(), capture_output=True).returncode == 0
     plain = record(tmp_path / "plain", capture)
     assert not list((tmp_path / "plain").rglob("*.sig"))
