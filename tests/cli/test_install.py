@@ -122,6 +122,25 @@ def test_a_stage_writes_to_its_folders_alone() -> None:
     assert set(found["tapdeck.service"]) == {*own, "-/mnt/nas", "-/var/lib/node"}
 
 
+@pytest.mark.parametrize(
+    ("signing", "open_to_the_network"),
+    [
+        (SigningSettings(), False),
+        (SigningSettings(timestamp_url="http://tsa.example/"), True),
+        (SigningSettings(enabled=False, timestamp_url="http://tsa.example/"), False),
+    ],
+)
+def test_the_seal_stage_has_the_network_only_where_it_asks_for_time_stamps(
+    signing: SigningSettings, open_to_the_network: bool
+) -> None:
+    made = units(Settings(signing=signing), "/bin/true")
+    assert ("PrivateNetwork=yes" not in made["tapdeck-seal.service"].splitlines()) == open_to_the_network
+    for name in ("tapdeck-seal.service", "tapdeck.service"):
+        assert ("IPAddressDeny=any" not in made[name].splitlines()) == open_to_the_network
+    for name in ("tapdeck-capture.service", "tapdeck-deliver.service", "tapdeck-metrics.service"):
+        assert "IPAddressDeny=any" in made[name].splitlines()
+
+
 def test_a_path_with_a_line_break_writes_no_unit_of_its_own() -> None:
     settings = Settings(storage=StorageSettings(recordings="/srv/x\nExecStartPre=/bin/evil"))
     with pytest.raises(ConfigError):

@@ -87,3 +87,40 @@ def test_folders_come_in_the_order_of_their_days(tmp_path: Path) -> None:
     days = [str(folder) for folder in folders_in(tmp_path) if len(folder.parts) == 3]
     assert days == ["2025/12/31", "2026/11/24", "2026/11/25"]
     assert list(folders_in(tmp_path / "missing")) == []
+
+
+CHECKPOINT = "tapdeck-day-2026-11-24"
+
+
+def test_the_checkpoint_of_a_day_travels_with_what_verifies_it(tmp_path: Path) -> None:
+    folder = tmp_path / "2026/11/24"
+    folder.mkdir(parents=True)
+    names = [
+        "tapdeck-certificate.pem",
+        "verify.sh",
+        *(CHECKPOINT + end for end in (".txt", ".SHA256withRSA.sig", ".tsr")),
+    ]
+    for name in (*names, "other.txt", "tapdeck-day-2026-11-25.txt", "tapdeck-day-2026-99-99.SHA256withRSA.sig"):
+        (folder / name).write_bytes(name.encode())
+    (made,) = found(tmp_path)
+    assert (made.id, made.stem) == (CHECKPOINT, f"2026/11/24/{CHECKPOINT}")
+    assert made.files == tuple(f"2026/11/24/{name}" for name in names)
+    assert made.bytes == sum(map(len, names))
+    assert parcel(made.id, reversed(made.files), made.bytes, made.ended) == made
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [],
+        [f"2026/{CHECKPOINT}.SHA256withRSA.sig"],
+        [f"2026/{CHECKPOINT}.txt", "2026/other.wav"],
+        [f"2026/{CHECKPOINT}.txt", "2027/verify.sh"],
+        [f"/2026/{CHECKPOINT}.txt"],
+        [f"../{CHECKPOINT}.txt"],
+        ["2026/tapdeck-day-2026-11-25.txt"],
+    ],
+)
+def test_files_that_are_no_checkpoint(files: list[str]) -> None:
+    with pytest.raises(BadParcel):
+        parcel(CHECKPOINT, files, 1, 1.0)

@@ -145,3 +145,10 @@ def test_sizes_as_people_read_them() -> None:
         "4.0 TB",
         "4,000.0 TB",
     ]
+
+
+def test_the_checkpoint_of_a_day_does_not_go() -> None:
+    """It is small, and proves that the recordings that went were there."""
+    day = replace(local(0, 50, "nas"), parcel=Parcel("tapdeck-day-2026-11-24", "x", ("x.txt",), 50, 0.0))
+    gone = decide(Disk(0, 100), 0, Limits(reserve=80, warn_days=1), [day, local(1, 50, "nas")], frozenset({"nas"})).go
+    assert [one.parcel.id for one in gone] == ["id1"]
