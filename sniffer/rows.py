@@ -102,11 +102,16 @@ class RowStore:
         """Sort what has come into a segment; after this `take` finds all of it."""
         if not self._open_rows:
             return
-        rows = np.concatenate([part.view(_OPAQUE) for part in self._open])
+        stream = np.concatenate([part["stream"] for part in self._open])
+        order = np.argsort(_sort_key(stream), kind="stable")
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        rows, start = np.empty(len(order), dtype=ROW), 0
+        for part in self._open:
+            rows.view(_OPAQUE)[place[start : start + len(part)]] = part.view(_OPAQUE)
+            start += len(part)
         self._open, self._open_rows = [], 0
-        order = np.argsort(_sort_key(rows.view(ROW)["stream"]), kind="stable")
-        rows = rows[order].view(ROW)
-        stream = rows["stream"]
+        stream = stream[order]
         starts = np.concatenate(([0], np.nonzero(np.diff(stream))[0] + 1, [len(rows)])).astype(np.int64)
         streams = stream[starts[:-1]]
         oldest, newest = int(rows["time"].min()), int(rows["time"].max())
