@@ -11,9 +11,8 @@ from .addresses import AddressBook
 from .datagrams import Datagrams, Fate, Keys, Mask, RtpColumns, join, tcp_flow_keys
 from .layers import Layers
 from .peeling import Part
-from .records import Ints, Records, gather
+from .records import WORDS, Ints, Records, gather
 
-_TAG = np.dtype([("first", ">u2"), ("second", ">u2"), ("third", ">u2"), ("fourth", ">u2")])
 _UDP = np.dtype([("source", ">u2"), ("destination", ">u2"), ("size", ">u2"), ("sum", ">u2")])
 _RTP = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("stamp", ">u4"), ("ssrc", ">u4")])
 _TEXT = np.dtype([("text", "u1", (16,))])
@@ -26,14 +25,14 @@ class Columns:
         self.book = book if book is not None else AddressBook()
         self.tcp_flows = np.empty(0, dtype=np.uint64)
         """Keys of TCP connections known to carry SIP (`tcp_flow_keys`): the engine adds to them."""
-        self._sip_ports = np.array(sorted(sip_ports), dtype=np.int64)
+        self.sip_ports = np.array(sorted(sip_ports), dtype=np.int64)
 
     def read(self, records: Records) -> Datagrams:
         """Peel all frames of a block."""
-        return _Block(records, self.book, self._sip_ports, self.tcp_flows).datagrams()
+        return Block(records, self.book, self.sip_ports, self.tcp_flows).datagrams()
 
 
-class _Block(Layers):
+class Block(Layers):
     """One block: the layers, and what becomes of transport payloads."""
 
     def __init__(self, records: Records, book: AddressBook, sip_ports: Ints, tcp_flows: Keys) -> None:
@@ -162,7 +161,7 @@ class _Block(Layers):
         header = 12 + 4 * (first & 15).astype(np.int64)
         extended = np.nonzero(first & 0x10)[0]
         if len(extended):
-            words = gather(self.data, np.minimum(part.at[extended] + header[extended], len(self.data) - 8), _TAG)
+            words = gather(self.data, np.minimum(part.at[extended] + header[extended], len(self.data) - 8), WORDS)
             header[extended] += 4 + 4 * words["second"].astype(np.int64)
         size = part.end - part.at - header
         padded = np.nonzero((first & 0x20 != 0) & (size > 0))[0]
