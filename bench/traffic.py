@@ -34,12 +34,17 @@ RING_US, HANG_UP_US = 400_000, 40_000
 
 @dataclass(frozen=True)
 class Plan:
-    """`calls` calls of `seconds` seconds, begun at random within the first `spread` seconds."""
+    """`calls` calls of `seconds` seconds, begun at random within `spread` seconds from the second `begin` on.
+
+    Calls are numbered from `first`: plans whose numbers differ can run one beside the other.
+    """
 
     calls: int = 200
     seconds: int = 60
     spread: int = 10
     seed: int = 1
+    first: int = 0
+    begin: int = 0
 
     @property
     def packets_a_stream(self) -> int:
@@ -61,7 +66,8 @@ class Plan:
     def invites_us(self) -> Numbers:
         """When each call's INVITE is sent, on the grid of samples."""
         chance = np.random.default_rng(self.seed + 1)
-        return START_US + chance.integers(0, self.spread * 1_000_000 // SAMPLE_US, self.calls) * SAMPLE_US
+        begin_us = START_US + self.begin * 1_000_000
+        return begin_us + chance.integers(0, self.spread * 1_000_000 // SAMPLE_US, self.calls) * SAMPLE_US
 
     @cached_property
     def starts_us(self) -> Numbers:
@@ -86,22 +92,27 @@ class Plan:
         return channel
 
     def _voice_at(self, stream: Numbers, count: Numbers) -> Numbers:
-        return (stream * 1_000_003 + count * 7919) % POOL
+        return ((stream + 2 * self.first) * 1_000_003 + count * 7919) % POOL
 
 
 def write_capture(plan: Plan, path: Path) -> None:
     """Write the plan as a pcap file in microseconds; about 230 bytes a packet."""
+    with path.open("wb") as file:
+        write_records(plan, file)
+
+
+def write_records(plan: Plan, file: BinaryIO) -> None:
+    """Write the plan's capture into an open file."""
     stream, count, time_us = _schedule(plan)
     signals = sorted(signal for call in range(plan.calls) for signal in _signals(plan, call))
     edges = np.searchsorted(time_us, [time for time, _ in signals])
-    with path.open("wb") as file:
-        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
-        done = 0
-        for edge, (_, record) in zip(edges.tolist(), signals, strict=True):
-            _write_media(file, plan, stream[done:edge], count[done:edge], time_us[done:edge])
-            file.write(record)
-            done = edge
-        _write_media(file, plan, stream[done:], count[done:], time_us[done:])
+    file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+    done = 0
+    for edge, (_, record) in zip(edges.tolist(), signals, strict=True):
+        _write_media(file, plan, stream[done:edge], count[done:edge], time_us[done:edge])
+        file.write(record)
+        done = edge
+    _write_media(file, plan, stream[done:], count[done:], time_us[done:])
 
 
 def _schedule(plan: Plan) -> tuple[Numbers, Numbers, Numbers]:
@@ -136,7 +147,7 @@ _CACHE: dict[Plan, Bytes] = {}
 def _heads(plan: Plan) -> Bytes:
     """The first 70 bytes of each stream's records; time, sequence and time stamp are filled in later."""
     if plan not in _CACHE:
-        heads = [_head(stream) for stream in range(2 * plan.calls)]
+        heads = [_head(2 * plan.first + stream) for stream in range(2 * plan.calls)]
         _CACHE[plan] = np.frombuffer(b"".join(heads), np.uint8).reshape(-1, HEAD)
     return _CACHE[plan]
 
@@ -145,11 +156,11 @@ def _head(stream: int) -> bytes:
     call, side = divmod(stream, 2)
     ports = (CALLER_PORT, CALLEE_PORT) if side == 0 else (CALLEE_PORT, CALLER_PORT)
     rtp = struct.pack("!BBHII", 0x80, 8, 0, 0, 0x10000000 + stream)
-    frame = _frame(_address(call, side), _address(call, 1 - side), ports, rtp, SAMPLES)
-    return struct.pack("<IIII", 0, 0, RECORD - 16, RECORD - 16) + frame
+    whole = frame(_address(call, side), _address(call, 1 - side), ports, rtp, SAMPLES)
+    return struct.pack("<IIII", 0, 0, RECORD - 16, RECORD - 16) + whole
 
 
-def _frame(source: bytes, target: bytes, ports: tuple[int, int], payload: bytes, more: int = 0) -> bytes:
+def frame(source: bytes, target: bytes, ports: tuple[int, int], payload: bytes, more: int = 0) -> bytes:
     """Ethernet, IPv4 and UDP around a payload of which `more` bytes follow later."""
     size = len(payload) + more
     head = struct.pack("!BBHHHBBH", 0x45, 0, 28 + size, 0, 0x4000, 64, 17, 0) + source + target
@@ -167,6 +178,7 @@ def _signals(plan: Plan, call: int) -> Iterator[tuple[int, bytes]]:
     """The time and record of each SIP message of a call."""
     invite = int(plan.invites_us[call])
     end = int(plan.starts_us[2 * call : 2 * call + 2].max()) + plan.seconds * 1_000_000 + HANG_UP_US
+    number = plan.first + call
     steps = (
         (invite, 0, "INVITE", "INVITE", 1, True),
         (invite + 3_000, 1, "100 Trying", "INVITE", 1, False),
@@ -177,10 +189,10 @@ def _signals(plan: Plan, call: int) -> Iterator[tuple[int, bytes]]:
         (end + 3_000, 1, "200 OK", "BYE", 2, False),
     )
     for time_us, side, what, method, cseq, body in steps:
-        text = _message(call, side, what, method, cseq, body)
-        frame = _frame(_address(call, side), _address(call, 1 - side), (SIP_PORT, SIP_PORT), text)
-        head = struct.pack("<IIII", time_us // 1_000_000, time_us % 1_000_000, len(frame), len(frame))
-        yield time_us, head + frame
+        text = _message(number, side, what, method, cseq, body)
+        whole = frame(_address(number, side), _address(number, 1 - side), (SIP_PORT, SIP_PORT), text)
+        head = struct.pack("<IIII", time_us // 1_000_000, time_us % 1_000_000, len(whole), len(whole))
+        yield time_us, head + whole
 
 
 def _message(call: int, side: int, what: str, method: str, cseq: int, body: bool) -> bytes:
@@ -198,13 +210,18 @@ def _message(call: int, side: int, what: str, method: str, cseq: int, body: bool
         f"Via: SIP/2.0/UDP {hosts[0]}:5060;branch=z9hG4bK{call}.{cseq}",
         f"From: <sip:{caller(call)}@{hosts[0]}>;tag=a{call}",
         f"To: <sip:{callee(call)}@{hosts[1]}>{to_tag}",
-        f"Call-ID: {call}@bench.invalid",
+        f"Call-ID: {call_id(call)}",
         f"CSeq: {cseq} {method}",
         f"Contact: <sip:{hosts[side]}:5060>",
         *(["Content-Type: application/sdp"] if content else []),
         f"Content-Length: {len(content)}",
     )
     return ("\r\n".join(lines) + "\r\n\r\n" + content).encode()
+
+
+def call_id(call: int) -> str:
+    """The Call-ID, by the call's number."""
+    return f"{call}@bench.invalid"
 
 
 def caller(call: int) -> int:

@@ -52,12 +52,17 @@ def load(
     return settings
 
 
-def with_options(command: Command) -> Command:
-    """Give a click command `--config` and an option for every setting; pass them on to `load`."""
-    for setting in reversed(list(all_settings())):
-        command = _option(setting)(command)
+def with_options(*sections: str) -> Callable[[Command], Command]:
+    """Give a click command `--config` and an option for every setting of these sections; pass them on to `load`."""
     text = "Configuration file; else TAPDECK_CONFIG, ./tapdeck.toml or /etc/tapdeck/tapdeck.toml."
-    return click.option("--config", type=click.Path(path_type=Path), help=text)(command)
+
+    def decorate(command: Command) -> Command:
+        for setting in reversed(list(all_settings())):
+            if setting.section in sections:
+                command = _option(setting)(command)
+        return click.option("--config", type=click.Path(path_type=Path), help=text)(command)
+
+    return decorate
 
 
 def _find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -128,22 +133,25 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
     default = setting.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     text = f"{setting.help[0].upper()}{setting.help[1:]}. [{setting.name}; default: {shown or 'none'}]"
+    names = [setting.option, *([setting.short] if setting.short else []), _parameter(setting)]
     if isinstance(default, bool):
-        names = f"{setting.option}/--no-{setting.option.removeprefix('--')}"
-        return click.option(names, _parameter(setting), default=None, help=text)
+        both = f"{setting.option}/--no-{setting.option.removeprefix('--')}"
+        return click.option(both, _parameter(setting), default=None, help=text)
     if isinstance(default, tuple):
         split = _numbers if setting.least is not None else _texts
-        return click.option(setting.option, _parameter(setting), callback=split, metavar="LIST", help=text)
-    return click.option(setting.option, _parameter(setting), type=type(default), default=None, help=text)
+        return click.option(*names, multiple=True, callback=split, metavar="LIST", help=text)
+    return click.option(*names, type=type(default), default=None, help=text)
 
 
-def _texts(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+def _texts(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...] | None:
+    """A list may be given at once, with commas, or by repeating the option."""
+    return tuple(part.strip() for text in given for part in text.split(",") if part.strip()) if given else None
 
 
-def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    texts = _texts(context, parameter, text)
+def _numbers(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[int, ...] | None:
+    texts = _texts(context, parameter, given)
     try:
         return None if texts is None else tuple(map(int, texts))
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers with commas between them") from None
+        wrong = ",".join(given)
+        raise click.BadParameter(f"{wrong!r} is not a list of numbers with commas between them") from None

@@ -24,7 +24,31 @@ class ExitCode(IntEnum):
     """A mistake of Tapdeck's own."""
     CANNOT_WRITE = 73
     """A recording could not be written."""
+    ALREADY_RUNNING = 75
+    """Another Tapdeck is at work with the same state folder."""
+    NO_PERMISSION = 77
+    """Only root may do that."""
     CONFIG = 78
     """The configuration is wrong."""
     INTERRUPTED = 130
     """Stopped by Ctrl-C."""
+
+
+class Health(IntEnum):
+    """The exit codes of commands that judge how things stand, as monitoring systems want them."""
+
+    GREEN = 0
+    """All is well."""
+    AMBER = 1
+    """Something should be looked after."""
+    RED = 2
+    """Calls are not recorded as they should be."""
+
+
+class Verdict(IntEnum):
+    """The exit codes of the self-test."""
+
+    PASSED = 0
+    """The synthetic call came through every step."""
+    FAILED = 1
+    """A step failed; the report says which, and what to do."""

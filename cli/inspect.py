@@ -23,7 +23,7 @@ from .exit_codes import ExitCode
 from .inspect_report import CallReport, Report, as_json, as_text
 from .progress import ProgressBar
 from .record import Captures, build_engine
-from .settings import Settings
+from .settings import OFFLINE, Settings
 
 MAX_CALLS = 10_000
 """Calls told of; further ones are only counted."""
@@ -41,7 +41,7 @@ MAX_SHARING = 64
 @click.option("--call-id", "call_id", default="", metavar="TEXT", help="Only calls whose Call-ID holds TEXT.")
 @click.option("--number", default="", metavar="TEXT", help="Only calls with TEXT in a caller's or callee's number.")
 @click.option("--second-opinion", is_flag=True, help="Compare with Wireshark's dissectors (needs tshark and pyshark).")
-@with_options
+@with_options(*OFFLINE)
 def inspect(
     captures: tuple[str, ...],
     json: bool,

@@ -12,9 +12,9 @@ from ..sip.sdp import STATIC_FORMATS
 from ..sniffer.explain import Arrow, endpoint_text
 from ..sniffer.watch import Endpoint, Figures
 from ..storage.localtime import Zone
-from ..storage.safe_text import for_line, for_terminal
+from ..storage.safe_text import for_json, for_line, for_terminal
 from .ladder import Ladder, draw, host_labels
-from .report import _gap, _safe
+from .report import _gap
 
 MAX_STREAMS_SHOWN = 500
 MAX_OF_A_REASON = 10
@@ -127,7 +127,7 @@ def as_json(report: Report) -> str:
     }
     if report.second_opinion is not None:
         value["second_opinion"] = report.second_opinion
-    return json.dumps(_safe(value), ensure_ascii=False)
+    return json.dumps(for_json(value), ensure_ascii=False)
 
 
 def _call_json(call: CallReport) -> dict[str, Any]:

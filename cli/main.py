@@ -19,12 +19,25 @@ from .exit_codes import ExitCode
 from .settings import ConfigError
 
 COMMANDS = {
+    "capture": ("tapdeck.cli.capture:capture", "Listen on a mirror port, and record the calls that cross it."),
     "config": ("tapdeck.cli.show_config:config", "Show or check the configuration."),
+    "deliver": ("tapdeck.cli.deliver:deliver", "Copy finished recordings to the targets; the third stage."),
+    "doctor": ("tapdeck.cli.doctor:doctor", "Watch a mirror port, and say what is wrong with it and what to do."),
+    "forecast": ("tapdeck.cli.forecast:forecast", "Say how much disk calls will take, and for how long it lasts."),
+    "install": ("tapdeck.cli.install:install", "Set this machine up as a recorder: users, folders, services."),
     "inspect": (
         "tapdeck.cli.inspect:inspect",
         "Explain a capture: its dialogs, its streams, and which belong together.",
     ),
+    "interfaces": ("tapdeck.cli.interfaces:interfaces", "List the network interfaces, the likeliest mirror port first."),
+    "report": ("tapdeck.cli.coverage:report", "Reports over what was recorded."),
+    "metrics": ("tapdeck.cli.metrics:metrics", "Serve figures to Prometheus."),
+    "run": ("tapdeck.cli.run:run", "Run the whole box: capture, seal and deliver."),
+    "status": ("tapdeck.cli.status:status", "Say how the recorder on this machine is."),
+    "seal": ("tapdeck.cli.seal:seal", "Make recordings of the calls that capture has handed over."),
+    "live": ("tapdeck.cli.live:live", "Show the running calls of a running box."),
     "record": ("tapdeck.cli.record:record", "Record the calls of capture files, a stereo WAV each."),
+    "setup": ("tapdeck.cli.setup:setup", "Ask a few questions, and write the configuration."),
 }
 
 

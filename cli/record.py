@@ -26,7 +26,7 @@ from .config import load, with_options
 from .exit_codes import ExitCode
 from .progress import ProgressBar
 from .report import CallLine, Reporter, Summary
-from .settings import Settings
+from .settings import OFFLINE, Settings
 from .tuning import tune
 
 
@@ -36,7 +36,7 @@ from .tuning import tune
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the recordings."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a call, and a summary at the end.")
-@with_options
+@with_options(*OFFLINE)
 def record(captures: tuple[str, ...], out: Path, as_json: bool, config: Path | None, **options: Any) -> int:
     """Record the calls in capture files.
 
@@ -67,14 +67,20 @@ class UnreadableInput(click.ClickException):
 
 def build_engine(settings: Settings, payloads: Payloads, parking: RowParking | None) -> Engine:
     """Return an engine with these settings."""
-    calls, limits = settings.calls, settings.limits
+    limits = settings.limits
     return Engine(
         stash=payloads.stash,
         parking=parking,
-        settings=CallSettings(calls.media_silence_s, calls.held_silence_s, calls.unclaimed_hold_s, calls.bye_linger_s),
+        settings=call_settings(settings),
         limits=Limits(limits.max_calls, limits.max_streams, limits.unclaimed_memory_mb << 20),
         sip_ports=frozenset(settings.sip.ports),
     )
+
+
+def call_settings(settings: Settings) -> CallSettings:
+    """Return when calls are over, as the engine wants it."""
+    calls = settings.calls
+    return CallSettings(calls.media_silence_s, calls.held_silence_s, calls.unclaimed_hold_s, calls.bye_linger_s)
 
 
 def own_of(settings: Settings) -> Own:

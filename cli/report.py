@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import click
 
-from ..storage.safe_text import for_line, for_terminal
+from ..storage.safe_text import for_json, for_terminal
 
 MAX_TABLE = 500
 """Calls listed in the table at the end; each has had its line before, and a long run must not fill the memory."""
@@ -186,18 +186,7 @@ def _say(text: str) -> None:
 
 
 def _json(value: dict[str, Any]) -> str:
-    return json.dumps(_safe(value), ensure_ascii=False)
-
-
-def _safe(value: Any) -> Any:
-    """JSON escapes C0 but neither C1 control characters nor line separators."""
-    if isinstance(value, str):
-        return for_line(value)
-    if isinstance(value, dict):
-        return {for_line(key): _safe(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_safe(one) for one in value]
-    return value
+    return json.dumps(for_json(value), ensure_ascii=False)
 
 
 def _gap(account: dict[str, int]) -> int:

@@ -12,6 +12,8 @@ from typing import Any, cast
 from ..storage.localtime import Zone, ZoneError
 from ..storage.names import DEFAULT_FOLDER, DEFAULT_NAME, Naming, TemplateError, naming
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 
 
@@ -19,8 +21,11 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message says which, where it was set, and why."""
 
 
-def _setting(default: Any, text: str, least: float | None = None, most: float | None = None, option: str = "") -> Any:
-    return field(default=default, metadata={"help": text, "least": least, "most": most, "option": option})
+def _setting(
+    default: Any, text: str, least: float | None = None, most: float | None = None, option: str = "", short: str = ""
+) -> Any:
+    about = {"help": text, "least": least, "most": most, "option": option, "short": short}
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,9 @@ class OwnSettings:
     )
     networks: tuple[str, ...] = _setting((), "own networks, as in 192.168.0.0/16", option="own-networks")
     country_code: str = _setting("", "own country code without a plus, as in 31, to compare 020... with +3120...")
+    extensions: tuple[str, ...] = _setting(
+        (), "all extensions that should be heard, for the report of coverage", option="own-extensions"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,67 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureSettings:
+    """How the mirror port is listened to."""
+
+    interfaces: tuple[str, ...] = _setting((), "interfaces of the mirror port", option="interface", short="-i")
+    filter: str = _setting("", "capture filter in tcpdump's syntax; empty: everything")
+    ring_mb: int = _setting(256, "memory of an interface's receive ring, in MiB", 4, 16384)
+    block_kb: int = _setting(1024, "size of a block of the ring, in KiB: a power of two", 64, 16384)
+    block_timeout_ms: int = _setting(50, "time after which the kernel hands over a block that is not full", 1, 500)
+    promiscuous: bool = _setting(True, "hear what is not addressed to this machine")
+    hardware_stamps: bool = _setting(False, "the card's own time stamps, where its clock is disciplined")
+    cycle_ms: int = _setting(200, "time between two visits to the ring; what a kill may lose", 10, 500)
+    sync_s: float = _setting(
+        1.0, "seconds between two syncs of the spool's file system; what a power cut may lose", 0.1, 60
+    )
+    memory_mb: int = _setting(512, "memory for packets that wait for a slow or full disk, in MiB", 16)
+    new_calls_per_s: int = _setting(500, "new calls taken a second; a flood of INVITEs beyond it is dropped", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """Where everything lies on this machine's disk."""
+
+    recordings: str = _setting("/var/lib/tapdeck/recordings", "folder of the recordings", option="out")
+    spool: str = _setting("/var/lib/tapdeck/spool", "folder of running calls")
+    state: str = _setting("/var/lib/tapdeck/state", "folder of status and event log")
+    keep_packets: bool = _setting(False, "keep each call's packets beside its recording")
+    warn_days: float = _setting(14.0, "days until the disk is full from which on there is an alarm", 0)
+    reserve_mb: int = _setting(2048, "free space, in MiB, below which delivered recordings are removed", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverSettings:
+    """Where recordings are copied to."""
+
+    folder: str = _setting("", "folder that gets a copy of every recording; empty: none", option="deliver-to")
+
+
+@dataclass(frozen=True, slots=True)
+class UserSettings:
+    """System users of the stages, when started as root. An empty name: the stage keeps the user it was started as."""
+
+    group: str = _setting("tapdeck", "group that may read status and running calls", option="group")
+    capture: str = _setting("tapdeck-capture", "user of the capture stage", option="capture-user")
+    seal: str = _setting("tapdeck-seal", "user of the seal stage", option="seal-user")
+    deliver: str = _setting("tapdeck-deliver", "user of the deliver stage", option="deliver-user")
+    metrics: str = _setting("tapdeck-metrics", "user of the Prometheus endpoint", option="metrics-user")
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoringSettings:
+    """What others may watch."""
+
+    prometheus_listen: str = _setting(
+        "", "address and port of a Prometheus endpoint, as in 127.0.0.1:9464; empty: none"
+    )
+    prometheus_file: str = _setting("", "file for the node exporter's textfile collector; empty: none")
+    selftest_at: str = _setting("03:30", "local time of the daily self-test; empty: none")
+    log_level: str = _setting("info", "least weight of what is logged: debug, info, warning or error")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of a run. `source` names the file they were read from, or is empty."""
 
@@ -82,6 +151,11 @@ class Settings:
     sip: SipSettings = field(default_factory=SipSettings)
     calls: CallSettings = field(default_factory=CallSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    capture: CaptureSettings = field(default_factory=CaptureSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    deliver: DeliverSettings = field(default_factory=DeliverSettings)
+    users: UserSettings = field(default_factory=UserSettings)
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     source: str = ""
 
     def zone(self) -> Zone:
@@ -110,6 +184,7 @@ class Setting:
     least: float | None
     most: float | None
     option: str
+    short: str
 
     @property
     def name(self) -> str:
@@ -132,7 +207,14 @@ SECTIONS: dict[str, type] = {
     "sip": SipSettings,
     "calls": CallSettings,
     "limits": LimitSettings,
+    "capture": CaptureSettings,
+    "storage": StorageSettings,
+    "deliver": DeliverSettings,
+    "users": UserSettings,
+    "monitoring": MonitoringSettings,
 }
+OFFLINE = ("recording", "own", "sip", "calls", "limits")
+"""The sections that matter to a run over capture files."""
 
 
 def all_settings() -> Iterator[Setting]:
@@ -141,9 +223,8 @@ def all_settings() -> Iterator[Setting]:
         for one in fields(kind):
             about = one.metadata
             option = about["option"] or one.name.replace("_", "-")
-            yield Setting(
-                section, one.name, cast(Value, one.default), about["help"], about["least"], about["most"], f"--{option}"
-            )
+            default, limits = cast(Value, one.default), (about["least"], about["most"])
+            yield Setting(section, one.name, default, about["help"], *limits, f"--{option}", about["short"])
 
 
 def check(settings: Settings) -> None:
@@ -151,16 +232,35 @@ def check(settings: Settings) -> None:
     for setting in all_settings():
         value = setting.of(settings)
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, (int, float)):
+            if isinstance(number, (int, float)) and not isinstance(number, bool):
                 _check_range(setting, number)
     for network in settings.own.networks:
         try:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise ConfigError(f"own.networks: {error}") from None
+    if settings.capture.block_kb & (settings.capture.block_kb - 1):
+        raise ConfigError(f"capture.block_kb: {settings.capture.block_kb} is not a power of two")
     if settings.own.country_code and not settings.own.country_code.isdecimal():
         raise ConfigError(f"own.country_code: {settings.own.country_code!r} is not a number like 31")
+    if settings.monitoring.log_level not in LOG_LEVELS:
+        raise ConfigError(f"monitoring.log_level: {settings.monitoring.log_level!r} is none of {', '.join(LOG_LEVELS)}")
+    if settings.monitoring.prometheus_listen:
+        endpoint(settings.monitoring.prometheus_listen)
     settings.naming()
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    """Return address and port of `127.0.0.1:9464` or `[::1]:9464`. Raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        number = int(port)
+    except ValueError:
+        number = 0
+    if not 0 < number < 65536:
+        raise ConfigError(f"monitoring.prometheus_listen: {text!r} is no address and port like 127.0.0.1:9464")
+    return str(address), number
 
 
 def _check_range(setting: Setting, number: float) -> None:

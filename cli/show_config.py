@@ -16,7 +16,7 @@ def config() -> None:
 
 
 @config.command()
-@with_options
+@with_options(*SECTIONS)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def show(config: Path | None, as_json: bool, **options: Any) -> None:
     """Print the settings in effect, as a configuration file."""
@@ -29,7 +29,7 @@ def show(config: Path | None, as_json: bool, **options: Any) -> None:
 
 
 @config.command()
-@with_options
+@with_options(*SECTIONS)
 def check(config: Path | None, **options: Any) -> None:
     """Check the configuration, and say what it decides and what it leaves open."""
     settings = load(config, options)

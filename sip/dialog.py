@@ -78,6 +78,9 @@ FAILURE_NS = 5 * SECOND
 BYE_NS = 2 * SECOND
 # A ringing callee repeats its 18x every minute (RFC 3261 section 13.3.1.1) and proxies give up after some three.
 SETUP_NS = 600 * SECOND
+GIVE_UP_NS = (
+    4 * SECOND
+)  # an INVITE is repeated after 0.5, 1.5 and 3.5 s (section 17.1.1.2): a live callee says something
 CALLING_NS = 64 * SECOND  # without any answer a caller gives up after 64 * T1 (section 17.1.1.2); twice that
 
 _CARRIES_MEDIA = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
@@ -114,6 +117,18 @@ class Dialogs:
     def calls(self) -> list[Call]:
         """The calls that are not closed, oldest first."""
         return list(self._table)
+
+    def set_linger(self, linger_ns: int) -> None:
+        """Set how long calls that end from now on stay open for what trails their BYE."""
+        self._linger[State.ENDED] = linger_ns
+
+    def call_of(self, message: Message) -> Call | None:
+        """The call in progress that a message belongs to."""
+        return self._table.find(message)[0]
+
+    def knows(self, call_id: str) -> bool:
+        """Whether a call in progress has this Call-ID."""
+        return self._table.knows(call_id)
 
     def handle(self, message: Message, time: int, source: Endpoint, destination: Endpoint) -> list[Event]:
         """What a message seen at `time` changes. Calls whose time is over by then are closed first. Raises nothing."""
@@ -187,6 +202,8 @@ class Dialogs:
 
     def _start(self, message: Message, time: int, ends: tuple[Endpoint, Endpoint], events: list[Event]) -> Call | None:
         if len(self._table) >= self._table.limit:
+            events += self._give_up_one(time)
+        if len(self._table) >= self._table.limit:
             self.refused_calls += 1
             self._table.refuse(message)
             return None
@@ -195,6 +212,15 @@ class Dialogs:
         self._table.add(call, time + CALLING_NS)
         events.append(Started(call, time))
         return call
+
+    def _give_up_one(self, time: int) -> list[Event]:
+        """Make room in a full table: a flood of INVITEs must not keep real calls out."""
+        call = self._table.unanswered_since(time - GIVE_UP_NS)
+        if call is None:
+            return []
+        call.memory.given_up = True
+        events = self._move(call, Signal.FAILURE, time, "given up: too many calls at once")
+        return events + self._move(call, Signal.LINGERED, time)
 
     def _join(self, call: Call, message: Message, time: int) -> list[Event]:
         """Bring a call that was joined in its middle to where it must be; responses do that by themselves."""

@@ -6,7 +6,7 @@ not say which dialog it belongs to (no Call-ID, CSeq, From or To) is a `SipError
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from .headers import (
@@ -44,7 +44,10 @@ class SipError(ValueError):
 
 @dataclass(frozen=True)
 class Message:
-    """A request (`status` 0) or a response (`method` ""). Header names are long and lower-case, in the order sent."""
+    """A request (`status` 0) or a response (`method` ""). Header names are long and lower-case, in the order sent.
+
+    `raw` is the message as it came.
+    """
 
     method: str
     uri: str
@@ -52,6 +55,7 @@ class Message:
     reason: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    raw: bytes = field(default=b"", repr=False, compare=False)
 
     def get(self, name: str) -> str:
         """The first header of that name, "" if there is none."""
@@ -131,7 +135,7 @@ def parse(data: bytes, *, stream: bool = False) -> Message:
     lines = _unfold(head)
     method, uri, status, reason = _start_line(next(lines, ""))
     headers = _headers(lines)
-    message = Message(method, uri, status, reason, headers, _cut_body(body, headers, stream))
+    message = Message(method, uri, status, reason, headers, _cut_body(body, headers, stream), data)
     _check(message)
     return message
 

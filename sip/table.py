@@ -1,7 +1,7 @@
 """Where calls are found: by Call-ID and tags, by their deadlines, and, for a while, after they are closed."""
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
 from .call import Call, Endpoint, Party, State
@@ -22,12 +22,27 @@ class CallTable:
         self._forgotten: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._given_up: dict[tuple[str, str], None] = {}
         self._deadlines: list[tuple[int, int]] = []
+        self._call_ids: Counter[str] = Counter()
+        self._calling: dict[int, Call] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
     def __iter__(self) -> Iterator[Call]:
         return iter(list(self._open.values()))
+
+    def knows(self, call_id: str) -> bool:
+        """Whether a call in progress has this Call-ID."""
+        return call_id in self._call_ids
+
+    def unanswered_since(self, time: int) -> Call | None:
+        """The oldest call, if its INVITE is from before `time`, that nobody has answered in any way."""
+        while self._calling:
+            call = next(iter(self._calling.values()))
+            if call.state is State.CALLING and call.number in self._open:
+                return call if call.last_seen < time else None
+            del self._calling[call.number]
+        return None
 
     def find(self, message: Message) -> tuple[Call | None, Party]:
         """The call, and which party sent the message: the tag in From is the request's sender's (section 12.2)."""
@@ -63,7 +78,8 @@ class CallTable:
 
     def add(self, call: Call, deadline: int) -> None:
         """A new call; `deadline` is when it is given up unless something happens."""
-        self._open[call.number] = call
+        self._open[call.number] = self._calling[call.number] = call
+        self._call_ids[call.call_id] += 1
         self._index(call)
         self._forgotten.pop((call.call_id, call.caller_tag), None)
         self._given_up.pop((call.call_id, call.caller_tag), None)
@@ -80,6 +96,10 @@ class CallTable:
     def remove(self, call: Call) -> None:
         """Take a closed call out; its late messages will be known as such."""
         del self._open[call.number]
+        self._calling.pop(call.number, None)
+        self._call_ids[call.call_id] -= 1
+        if not self._call_ids[call.call_id]:
+            del self._call_ids[call.call_id]
         if self._challenged.get(call.call_id) is call:
             del self._challenged[call.call_id]
         for tag in call.memory.tags:

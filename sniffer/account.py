@@ -74,6 +74,11 @@ class Account:
         self.seen += count
         self.packet("kernel_dropped", "by the capture's own account", count)
 
+    def kernel_dropped(self, count: int) -> None:
+        """Count packets that the kernel dropped because nobody emptied the ring in time."""
+        self.seen += count
+        self.packet("kernel_dropped", "ring full", count)
+
     def packet_totals(self) -> dict[str, int]:
         """Return `seen` and all of `PACKET_FATES`; `seen` is counted apart, so that a gap in the books shows."""
         totals = {"seen": self.seen} | dict.fromkeys(PACKET_FATES, 0)

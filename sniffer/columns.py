@@ -25,6 +25,10 @@ class Columns:
         self.book = book if book is not None else AddressBook()
         self.tcp_flows = np.empty(0, dtype=np.uint64)
         """Keys of TCP connections known to carry SIP (`tcp_flow_keys`): the engine adds to them."""
+        self.listen_on(sip_ports)
+
+    def listen_on(self, sip_ports: frozenset[int]) -> None:
+        """Take these for the ports where anything may be SIP."""
         self.sip_ports = np.array(sorted(sip_ports), dtype=np.int64)
 
     def read(self, records: Records) -> Datagrams:
@@ -84,6 +88,7 @@ class Block(Layers):
             self.slow_packet(int(part.rows[index]), Fate.TCP, flow, int(part.at[index]), int(part.end[index]))
 
     def udp(self, part: Part) -> None:
+        """Send tunnels on, and sort all other payloads."""
         part = self.room(part, 8, Fate.TRUNCATED_UDP)
         head = gather(self.data, part.at, _UDP)
         size = head["size"].astype(np.int64)
@@ -117,6 +122,7 @@ class Block(Layers):
     def odd_payloads(
         self, part: Part, source: Ints, destination: Ints, head: np.ndarray, size: Ints, rtp: Mask, rtcp: Mask
     ) -> None:
+        """Give payloads that are not RTP their fate; what may be SIP, and ZRTP, takes the slow path."""
         first = head["first"]
         cookie = head["stamp"].astype(np.int64)
         stun = (first < 4) & (size >= 8) & (cookie == 0x2112A442)
@@ -157,6 +163,7 @@ class Block(Layers):
         return maybe
 
     def rtp_rows(self, part: Part, ports: Ints, head: np.ndarray) -> None:
+        """Keep RTP as columns, once header extensions and padding are taken off the payload."""
         first = head["first"]
         header = 12 + 4 * (first & 15).astype(np.int64)
         extended = np.nonzero(first & 0x10)[0]

@@ -133,8 +133,7 @@ class Correlator:
     """Owns the dialogs, the bindings and the claims. `closed` collects the calls that nothing more can happen to.
 
     `last_before(stream, time)` says when a stream's last packet before a time came, both in ns; `claimed(stream)` is
-    told of
-    each claim.
+    told of each claim, `observer`, if somebody sets it, of each event of a call before it takes effect on claims.
     """
 
     def __init__(
@@ -147,6 +146,7 @@ class Correlator:
         max_calls: int = 100_000,
     ) -> None:
         self.dialogs = Dialogs(limit=max_calls, linger_ns=settings.linger)
+        self.observer: Callable[[Tracked, Event], None] | None = None
         self.closed: list[Tracked] = []
         self.open: dict[int, Tracked] = {}
         self._streams = streams
@@ -160,6 +160,11 @@ class Correlator:
         self._seen = 0
         self._next_check = 0
 
+    def reconfigure(self, settings: CallSettings) -> None:
+        """Go on with other settings."""
+        self._settings = settings
+        self.dialogs.set_linger(settings.linger)
+
     # -- what happens --------------------------------------------------------------------------------------------------
 
     def happened(self, events: Iterable[Event]) -> None:
@@ -167,10 +172,12 @@ class Correlator:
         for event in events:
             if isinstance(event, Started):
                 self._begin(event.call, event.time)
-                continue
             tracked = self.open.get(event.call.number)
-            if tracked is not None:
-                self._take(tracked, event)
+            if tracked is None:
+                continue
+            if self.observer is not None:
+                self.observer(tracked, event)
+            self._take(tracked, event)
 
     def _begin(self, call: Call, time: int) -> None:
         self._seen += 1
@@ -202,18 +209,21 @@ class Correlator:
         """A stream begins, or goes on after a silence in which its ports may have changed hands."""
         self._evaluate(stream, time)
 
-    def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> None:
+    def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> list["Tracked"]:
         """A ZRTP handshake (RFC 6189) is complete between two endpoints: what follows is SRTP, whatever the SDP
-        says."""
+        says. Return the calls that this concerns.
+        """
         keys = address_key(source[0]), address_key(destination[0])
         if keys[0] is None or keys[1] is None:
-            return
+            return []
         here, there = (keys[0], source[1]), (keys[1], destination[1])
-        for match in self._bindings.matches(here, there):
+        matches = self._bindings.matches(here, there)
+        for match in matches:
             secured = match.tracked.secured
             if len(secured) < MAX_CLAIMS:
                 secured.setdefault((here, there), time)
                 secured.setdefault((there, here), time)
+        return [match.tracked for match in matches]
 
     # -- bindings ------------------------------------------------------------------------------------------------------
 
@@ -386,11 +396,11 @@ class Correlator:
         last = self._streams.rows["last"]
         return max(min(int(last[claim.stream]), claim.until) for claim in tracked.claims)
 
-    def finish(self, now: int) -> None:
-        """The input is over at `now` (ns): all calls end here."""
+    def finish(self, now: int, reason: str = "end of input") -> None:
+        """The input is over at `now` (ns): all calls end here, for this reason."""
         for tracked in list(self.open.values()):
             if tracked.call.ended is None:
-                self.happened(self.dialogs.end(tracked.call, now, "end of input"))
+                self.happened(self.dialogs.end(tracked.call, now, reason))
         self.happened(self.dialogs.finish())
         for tracked in list(self.open.values()):
             self._close(tracked)
@@ -414,6 +424,10 @@ class Correlator:
         """Return the closed calls, and forget them."""
         closed, self.closed, self._past = self.closed, [], {}
         return closed
+
+    def holders(self, stream: int) -> list[Claim]:
+        """Return the claims on a stream of calls that were not given out yet, in the order in which they were made."""
+        return [*self._past.get(stream, ()), *self._owners.get(stream, ())]
 
     def claimed_streams(self) -> set[int]:
         """Return the streams that open or just closed calls hold."""

@@ -87,16 +87,20 @@ class Engine:
         if block.last > self._now:
             self._now = block.last
             self.correlator.advance(block.last)
-        crowded = self.streams.live * 4 >= self.limits.max_streams * 3 or len(self.correlator.closed) >= MAX_CLOSED
-        if self._rows.full or crowded:
+        if self._is_due():
             yield from self._harvest()
 
-    def finish(self) -> Iterator[EndedCall]:
-        """The input is over: yield all calls that are left, and close the books."""
+    def _is_due(self) -> bool:
+        """Tell whether it is time to give out calls."""
+        crowded = self.streams.live * 4 >= self.limits.max_streams * 3 or len(self.correlator.closed) >= MAX_CLOSED
+        return self._rows.full or crowded
+
+    def finish(self, reason: str = "end of input") -> Iterator[EndedCall]:
+        """The input is over: yield all calls that are left, and close the books. `reason` is why open calls end."""
         self._joiner.finish()
         for heard in self._signalling.finish(self._now):
             self._hear(heard)
-        self.correlator.finish(self._now)
+        self.correlator.finish(self._now, reason)
         yield from self._harvest()
         self.account.packet("not_a_call", "RTP of no call", self._rows.finish())
 
@@ -157,24 +161,30 @@ class Engine:
             return int(mine[earlier - 1])
         return self._resumed.get(stream, int(self.streams.rows["last"][stream]))
 
-    def _store(self, block: Datagrams, numbers: np.ndarray) -> None:
-        rtp = block.rtp
-        if len(rtp) == 0:
-            return
+    def _store(self, block: Datagrams, numbers: npt.NDArray[np.int32]) -> None:
+        rtp, numbers = self._admitted(block.rtp, numbers)
+        if len(rtp):
+            self._rows.add(rows_of(rtp, numbers))
+
+    def _admitted(self, rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> tuple[RtpColumns, npt.NDArray[np.int32]]:
+        """Return the rows whose stream found room in the table, and their numbers."""
         refused = numbers < 0
-        if refused.any():
-            self.account.packet("overload_dropped", "stream table full", int(rtp.frames[refused].sum(dtype=np.int64)))
-            rtp, numbers = rtp.take(~refused), numbers[~refused]
-        self._rows.add(rows_of(rtp, numbers))
+        if not refused.any():
+            return rtp, numbers
+        self.account.packet("overload_dropped", "stream table full", int(rtp.frames[refused].sum(dtype=np.int64)))
+        return rtp.take(~refused), numbers[~refused]
 
     def _slow(self, packet: SlowPacket) -> None:
         if packet.fate is Fate.ZRTP:
             if packet.payload[16:24] in (b"Conf2ACK", b"Confirm2"):
-                source = (packet.source, packet.source_port)
-                self.correlator.secured(source, (packet.destination, packet.destination_port), packet.time)
+                self._secured(packet)
             return
         for heard in self._signalling.messages(packet):
             self._hear(heard)
+
+    def _secured(self, packet: SlowPacket) -> list[Tracked]:
+        source, destination = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        return self.correlator.secured(source, destination, packet.time)
 
     def _hear(self, heard: Heard) -> None:
         if self.listener is not None:

@@ -39,6 +39,18 @@ def merge(inputs: list[Input]) -> Iterator[Datagrams]:
         active = [head for head in active if head.block.last > horizon or head.step()]
 
 
+def in_order(blocks: Iterable[Datagrams], window: int) -> Iterator[Datagrams]:
+    """Yield what one input holds in the order of time, where nothing is more than `window` ns out of it."""
+    waiting: _Head | None = None
+    for block in blocks:
+        if waiting is not None:
+            block = _combine([waiting.block, block])
+        waiting = _Head(block, iter(()))
+        yield waiting.until(block.last - window)
+    if waiting is not None:
+        yield waiting.block
+
+
 @dataclass(slots=True)
 class _Head:
     """The block at the front of one input."""

@@ -53,12 +53,43 @@ class Track:
         return self.claim.match.standing
 
 
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """How a call was captured, where that is not plain.
+
+    `id` is its recording's, if that was fixed before; `since` (ns) is when capture of it went on after an interruption,
+    in the recording `continues`; `truncated` (ns) is where it breaks off, because the recorder was stopped or, if it
+    `broke_off`, killed; `kernel_drops` and `lost` are packets of all calls, and of this one, that the recorder lost
+    meanwhile; `source` is what it was heard on, `clock` what the wall clock was set to and when.
+    """
+
+    id: str = ""
+    since: int | None = None
+    continues: str = ""
+    truncated: int | None = None
+    broke_off: bool = False
+    kernel_drops: int = 0
+    lost: int = 0
+    source: str = ""
+    clock: tuple[tuple[int, int], ...] = ()
+
+
+PLAIN = Circumstances()
+
+
 @dataclass(slots=True)
 class EndedCall:
     """A call that nothing more can happen to, with all its packets' rows."""
 
     tracked: Tracked
     tracks: list[Track]
+    circumstances: Circumstances = PLAIN
+
+    @property
+    def started(self) -> int:
+        """When the recording's call begins, in ns: later than the call itself if this is a continuation."""
+        since = self.circumstances.since
+        return self.call.started if since is None else since
 
     @property
     def call(self) -> Call:

@@ -11,6 +11,7 @@ from .account import Account
 from .addresses import address_key
 from .columns import Columns
 from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket, join, tcp_flow_keys
+from .gate import Gate
 from .reassembly import Connection, Fragments, Stretch, TcpStreams, Whole
 from .records import PADDING, Records
 
@@ -89,15 +90,20 @@ class Joiner:
 
 
 class Signalling:
-    """Turns slow packets into SIP messages, and counts each packet by what it was."""
+    """Turns slow packets into SIP messages, and counts each packet by what it was. A `gate` may turn some away."""
 
     def __init__(self, columns: Columns, account: Account, sip_ports: frozenset[int]) -> None:
+        self.gate: Gate | None = None
         self._columns = columns
         self._account = account
         self._sip_ports = sip_ports
         self._streams = TcpStreams()
         self._framers: OrderedDict[Connection, Framer] = OrderedDict()
         self._sip_connections: OrderedDict[int, None] = OrderedDict()
+
+    def listen_on(self, sip_ports: frozenset[int]) -> None:
+        """Take these for the ports of SIP."""
+        self._sip_ports = sip_ports
 
     def messages(self, packet: SlowPacket) -> Iterator[Heard]:
         """Yield the SIP messages that this packet completes."""
@@ -113,6 +119,9 @@ class Signalling:
             return
         if not looks_like_sip(data):
             self._account.packet("not_a_call", "other UDP")
+            return
+        if self.gate is not None and not self.gate.admits(data, packet.time):
+            self._account.packet("overload_dropped", "flood of INVITEs")
             return
         try:
             message = parse(data)

@@ -228,10 +228,12 @@ class WatchedColumns(Columns):
             first, last = int(records.time.min()), int(records.time.max())
             seen.first = first if seen.first is None else min(seen.first, first)
             seen.last = last if seen.last is None else max(seen.last, last)
-        return _WatchedBlock(records, self.book, self.sip_ports, self.tcp_flows, self.seen).datagrams()
+        return WatchedBlock(records, self.book, self.sip_ports, self.tcp_flows, self.seen).datagrams()
 
 
-class _WatchedBlock(Block):
+class WatchedBlock(Block):
+    """One block, whose connections are noted in `seen`."""
+
     def __init__(
         self, records: Records, book: AddressBook, sip_ports: Ints, tcp_flows: npt.NDArray[np.uint64], seen: Seen
     ) -> None:
@@ -239,6 +241,7 @@ class _WatchedBlock(Block):
         self.seen = seen
 
     def tcp(self, part: Part) -> None:
+        """Note the hosts of connections whose signalling cannot be read."""
         whole = part.pick(part.end - part.at >= 20)
         ports = gather(self.data, whole.at, _PORTS)
         for port, kind in OTHER_SIGNALLING.items():

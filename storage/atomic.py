@@ -8,6 +8,7 @@ unlocked and is cleared away by the next one that wants the same name.
 import errno
 import fcntl
 import os
+import stat
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -188,13 +189,18 @@ class AtomicBatch:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make the folder and those above it that are missing, with mode 0700, durably. Raises OSError."""
+    """Make the folder and those above it that are missing, with mode 0700, durably. Raises OSError.
+
+    Within a folder that is shared with a group (set-group-ID, as `tapdeck install` makes them) they are shared in the
+    same way, as far as the umask lets them.
+    """
     if folder.is_dir():
         return folder
     if folder.parent != folder:
         make_folder(folder.parent)
     try:
-        folder.mkdir(mode=FOLDER_MODE)
+        # By mkdir's mode alone: chmod would take the bit that hands the group on from who is not of that group.
+        folder.mkdir(mode=FOLDER_MODE | _shared(folder.parent, stat.S_IRWXG))
     except FileExistsError:
         if not folder.is_dir():
             raise
@@ -209,6 +215,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Let two files of one folder swap names in one step. Where there is no second, or the file system cannot, the
+    first replaces it. Raises OSError.
+    """
+    import ctypes
+
+    libc, here, swap = _libc(), -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if hasattr(libc, "renameat2") and libc.renameat2(here, os.fsencode(first), here, os.fsencode(second), swap) == 0:
+        return
+    if (number := ctypes.get_errno()) not in (errno.ENOENT, errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number), str(second))
+    os.replace(first, second)
 
 
 @cache
@@ -227,6 +247,15 @@ def _syncfs(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def sync_filesystem(folder: Path) -> None:
+    """Make everything durable that lies on a folder's file system: one syncfs(2). Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _syncfs(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _create_part(path: Path) -> BinaryIO:
     """Create the locked file to write to; clear away one whose writer has died."""
     for _ in range(10):
@@ -237,9 +266,17 @@ def _create_part(path: Path) -> BinaryIO:
             continue
         fcntl.flock(part, fcntl.LOCK_EX)
         if _still_there(path, part):
+            if readers := _shared(path.parent, stat.S_IRGRP):
+                os.fchmod(part.fileno(), FILE_MODE | readers)
             return part
         part.close()
     raise BeingWritten(errno.EBUSY, "another process is writing this file", str(path))
+
+
+def _shared(folder: Path, bits: int) -> int:
+    """Which of a folder's group bits count for what is made in it: those of a set-group-ID folder."""
+    mode = folder.stat().st_mode
+    return mode & bits if mode & stat.S_ISGID else 0
 
 
 def _opener(path: str, flags: int) -> int:

@@ -1,7 +1,7 @@
 """The lines of a recording's info file, from the plan. docs/info-file.md documents the keys. Pure."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..sip.dialog import Party
 from ..sniffer.addresses import AddressBook
@@ -13,6 +13,8 @@ Pairs = list[tuple[str, str]]
 MAX_LIST = 200
 """Entries of a list (gaps, digits, holds) that are written out; beyond it only their number is."""
 SECOND = 1_000_000_000
+CLOCK_STEP = 100_000_000
+"""From such a change on, in ns, the clock was set; smaller ones are drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,10 @@ class Recorder:
     version: str
     host: str
     source: str
+
+    def on(self, source: str) -> "Recorder":
+        """Return the recorder with another source, if one is given."""
+        return replace(self, source=source) if source else self
 
     def __str__(self) -> str:
         return f"instance={self.instance} version={self.version} host={self.host} source={self.source}"
@@ -62,8 +68,8 @@ def pairs(
     call = plan.ended.call
     end = call.ended if call.ended is not None else plan.last
     lines: Pairs = [
-        ("Datetime", zone.iso(call.started)),
-        ("DatetimeUtc", zone.utc().iso(call.started)),
+        ("Datetime", zone.iso(plan.ended.started)),
+        ("DatetimeUtc", zone.utc().iso(plan.ended.started)),
         ("End", zone.iso(end)),
         ("Duration", f"{plan.frames / RATE:.3f}"),
         ("AudioStart", zone.iso(plan.reference)),
@@ -90,8 +96,31 @@ def pairs(
     lines += _listed("Digit", [_press_text(press, plan, zone) for press in presses])
     lines += _listed("Hold", list(_holds(plan, zone)))
     lines += [("RelatedCalls", ", ".join(related))]
+    lines += _circumstances(plan, zone)
     lines += [("Note", note) for note in notes]
-    lines += [("Recorder", str(recorder))]
+    lines += [("Recorder", str(recorder.on(plan.ended.circumstances.source)))]
+    return lines
+
+
+def _circumstances(plan: Plan, zone: Zone) -> Pairs:
+    """How the call was captured, where that is not plain."""
+    how = plan.ended.circumstances
+    lines: Pairs = []
+    if how.continues:
+        lines.append(("ContinuationOf", how.continues))
+    if how.truncated is not None:
+        why = "the recorder broke off" if how.broke_off else "the recorder was stopped"
+        lines.append(("Truncated", f"yes, at {zone.iso(how.truncated)}: {why}"))
+    if how.kernel_drops:
+        lines.append(("CaptureLoss", f"CAPTURE_LOSS: the kernel dropped {how.kernel_drops} packets during this call"))
+    if how.lost:
+        lines.append(("CaptureLoss", f"{how.lost} packets of this call were lost: the disk was full or too slow"))
+    before = 0
+    for since, ahead in how.clock:
+        if since > plan.ended.started and abs(ahead - before) >= CLOCK_STEP:
+            step = (ahead - before) / SECOND
+            lines.append(("ClockStep", f"{step:+.3f}s at {zone.iso(since)} ({_offset(since, plan)})"))
+        before = ahead
     return lines
 
 

@@ -1,5 +1,6 @@
 """Ended calls become files: the WAV, the info file and, where needed, the kept packets, published together."""
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -71,11 +72,17 @@ def identity(leg: Leg) -> str:
     return recording_id(call_seed(leg.call_id, leg.caller_tag, leg.started))
 
 
+def identity_of(ended: EndedCall) -> str:
+    """Return the id of a call's recording: the one that was fixed when its spool file began, if it had one."""
+    return ended.circumstances.id or identity(ended.tracked.leg)
+
+
 @dataclass(slots=True)
 class Archive:
     """Writes recordings below `root`. Collects calls until a batch is worth a pass over the input.
 
-    `wall` turns the packets' times (ns) into what the capture's clock showed.
+    `wall` turns the packets' times (ns) into what the capture's clock showed; `packets` is a capture file that is to be
+    kept beside each recording.
     """
 
     root: Path
@@ -85,6 +92,7 @@ class Archive:
     book: AddressBook
     account: Account
     own: Own = field(default_factory=Own)
+    packets: Path | None = None
     wall: Callable[[Ints], Ints] = field(default=np.asarray)
     _waiting: list[Plan] = field(init=False, default_factory=list)
     _samples: int = field(init=False, default=0)
@@ -169,7 +177,7 @@ class Archive:
         notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else ()
         return Recording(
             planned,
-            identity(planned.ended.tracked.leg),
+            identity_of(planned.ended),
             planned.outcome,
             self._direction(call),
             codec_text(planned),
@@ -182,9 +190,9 @@ class Archive:
     ) -> tuple[Recording, AtomicFiles | None]:
         """Write a call's files, unpublished yet."""
         call = planned.ended.call
-        way, name = self._direction(call), identity(planned.ended.tracked.leg)
+        way, name = self._direction(call), identity_of(planned.ended)
         fields = NameFields(
-            start=call.started,
+            start=planned.ended.started,
             id=name,
             caller=call.caller.number,
             callee=call.callee.number,
@@ -225,6 +233,10 @@ class Archive:
             file = files.open(kept)
             for part in pcapng(tracks, self.payloads, self.book, self.wall):
                 file.write(part)
+        if self.packets is not None:
+            names.append(f"{path.name}_packets.pcapng")
+            with self.packets.open("rb") as source:
+                shutil.copyfileobj(source, files.open(names[-1]), 1 << 20)
         names.append(f"{path.name}_info.txt")
         files.open(names[-1], follows=True).write(info.render(self._pairs(result)))
         return tuple(path.parent / name for name in names)

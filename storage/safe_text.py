@@ -4,9 +4,11 @@ Names, numbers, Call-IDs and user agents are chosen by strangers. Whatever they 
 control characters, no line breaks, no bidirectional or invisible formatting, and nothing that UTF-8 cannot encode.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 UNKNOWN = "unknown"
 """What stands in a file name for a text of which nothing is left."""
@@ -66,6 +68,23 @@ def for_terminal(text: str, max_length: int = 200) -> str:
     characters.
     """
     return for_line(text, max_length)
+
+
+def for_json(value: Any) -> Any:
+    """Return `value` with every text in it, keys too, made one safe line, numbers that JSON lacks made null, and what
+    is no JSON at all, as a path, made text.
+
+    `json.dumps` alone escapes C0, but neither C1 control characters nor line separators.
+    """
+    if isinstance(value, str):
+        return for_line(value)
+    if isinstance(value, dict):
+        return {for_line(str(key)): for_json(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [for_json(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int) else for_line(str(value))
 
 
 def _cleaned(text: str, replace: Callable[[str], str]) -> str:

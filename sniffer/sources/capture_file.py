@@ -21,6 +21,7 @@ from ..records import MAX_RECORD, PADDING, Bytes, Ints, Records, Walk, gather
 from .payloads import Payloads
 
 BLOCK = 4 << 20
+MAX_COMMENTS = 100_000
 _SECOND = 1_000_000_000
 
 _PCAP_RECORD = {
@@ -53,7 +54,8 @@ class CaptureFile:
 
     `name` is what people call it; `stream` gives its (decompressed) bytes; `copy`, if given, is written with every byte
     read, so that payloads can be fetched from it later; `base` is the position of its first byte (see `payloads`),
-    `window` the size of a block; `damage` says where and how the capture breaks off, or is empty.
+    `window` the size of a block; `damage` says where and how the capture breaks off, or is empty. `comments` are those
+    of section headers and interface statistics, in their order.
     """
 
     name: str
@@ -66,6 +68,7 @@ class CaptureFile:
     consumed: int = 0
     first_time: int | None = None
     drops: dict[int, int] = field(default_factory=dict)
+    comments: list[str] = field(default_factory=list)
     _buffer: Bytes = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
     _filled: int = 0
     _position: int = 0
@@ -199,6 +202,7 @@ class CaptureFile:
                     if place + size > self._filled:
                         break
                     little, interfaces = order, []
+                    self._note_comment(self._buffer[place : place + size].tobytes(), 24, "<" if order else ">")
                     place += size
                     continue
                 walk = Walk(head=12, field=4, base=0, little=little)
@@ -279,6 +283,7 @@ class CaptureFile:
             interfaces.append(_interface(block, order))
         elif kind == _STATISTICS and len(block) >= 24:
             self._note_drops(block, order)
+            self._note_comment(block, 20, order)
         elif kind == _OBSOLETE and len(block) >= 32 and interfaces:
             index, _, high, low, captured, wire = struct.unpack_from(order + "HHIIII", block, 8)
             interface = interfaces[min(index, len(interfaces) - 1)]
@@ -297,6 +302,12 @@ class CaptureFile:
         dropped = [value for code, value in _options(block, 20, order) if code in (5, 7) and len(value) == 8]
         if dropped and len(self.drops) < 4096:
             self.drops[number] = sum(struct.unpack(order + "Q", value)[0] for value in dropped)
+
+    def _note_comment(self, block: bytes, place: int, order: str) -> None:
+        """Keep the comments (opt_comment, 1) of a block."""
+        for code, value in _options(block, place, order):
+            if code == 1 and len(self.comments) < MAX_COMMENTS:
+                self.comments.append(value.decode(errors="replace"))
 
     def _single(self, offset: int, captured: int, wire: int, time: Ints, interface: _Interface) -> Records:
         rows = np.array([(captured, wire)], dtype=[("captured", "u4"), ("wire", "u4")])

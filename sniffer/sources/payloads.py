@@ -93,6 +93,14 @@ class Payloads:
         whole = target.tobytes()
         return [whole[start:stop] for start, stop in zip(place[:-1].tolist(), place[1:].tolist(), strict=True)]
 
+    def close(self) -> None:
+        """Let go of all files; nothing can be fetched any more."""
+        self._maps.clear()
+        for file in self._files:
+            if file is not None:
+                file.close()
+        self._files = [None]
+
 
 def _roughly_in_order(position: Ints) -> Ints:
     """Return an order of positions in which those of one window come together, and neighbours nearly so.
@@ -140,6 +148,6 @@ class RowParking:
             self._file.truncate(0)
 
 
-def nameless_file(folder: Path) -> BinaryIO:
+def nameless_file(folder: Path | None) -> BinaryIO:
     """Return a file without a name: nothing is left of it when the process ends, however that happens."""
     return tempfile.TemporaryFile(dir=folder)

@@ -36,6 +36,34 @@ OTHER_VALUES: dict[str, object] = {
     "limits.max_calls": 7,
     "limits.max_streams": 8,
     "limits.unclaimed_memory_mb": 9,
+    "own.extensions": ("101", "2??"),
+    "capture.interfaces": ("eth1", "eth2"),
+    "capture.filter": "udp or vlan",
+    "capture.ring_mb": 512,
+    "capture.block_kb": 2048,
+    "capture.block_timeout_ms": 100,
+    "capture.promiscuous": False,
+    "capture.hardware_stamps": True,
+    "capture.cycle_ms": 400,
+    "capture.sync_s": 1.5,
+    "capture.memory_mb": 1024,
+    "capture.new_calls_per_s": 1000,
+    "storage.recordings": "/srv/recordings",
+    "storage.spool": "/srv/spool",
+    "storage.state": "/srv/state",
+    "storage.keep_packets": True,
+    "storage.warn_days": 14.5,
+    "storage.reserve_mb": 4096,
+    "deliver.folder": "/srv/folder",
+    "users.group": "other",
+    "users.capture": "other",
+    "users.seal": "other",
+    "users.deliver": "other",
+    "users.metrics": "other",
+    "monitoring.prometheus_listen": "127.0.0.1:9464",
+    "monitoring.prometheus_file": "/srv/prometheus_file",
+    "monitoring.selftest_at": "04:15",
+    "monitoring.log_level": "debug",
 }
 
 
@@ -79,7 +107,9 @@ def test_every_setting_has_a_variable_and_an_option(name: str, monkeypatch: pyte
     setting = next(setting for setting in all_settings() if setting.name == name)
     value = OTHER_VALUES[name]
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    options = [setting.option] if value is True else [setting.option, text]
+    options = [setting.option, text]
+    if isinstance(value, bool):
+        options = [setting.option if value else f"--no-{setting.option.removeprefix('--')}"]
     shown = json.loads(CliRunner().invoke(cli, ["config", "show", "--json", *options]).stdout)
     assert shown[setting.section][setting.key] == (list(value) if isinstance(value, tuple) else value)
     monkeypatch.setenv(setting.variable, text)

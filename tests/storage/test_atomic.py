@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -166,3 +167,46 @@ def test_a_folder_where_a_file_stands(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(FileExistsError):
         make_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("mode", "folder_mode", "file_mode"), [(0o2770, 0o2770, 0o640), (0o2777, 0o2770, 0o640), (0o775, 0o700, 0o600)]
+)
+def test_a_folder_shared_with_a_group_hands_that_on(
+    tmp_path: Path, mode: int, folder_mode: int, file_mode: int
+) -> None:
+    tmp_path.chmod(mode)
+    old = os.umask(0o007)
+    try:
+        folder = make_folder(tmp_path / "2026" / "11")
+        write_files(folder, [("a.wav", b"sound")])
+    finally:
+        os.umask(old)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder)] == [folder_mode] * 2
+    assert stat.S_IMODE((folder / "a.wav").stat().st_mode) == file_mode
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="changes its user: needs root")
+def test_sharing_with_a_group_that_the_writer_is_not_in(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    os.chown(folder, 5001, 4242)
+    folder.chmod(0o2770)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.umask(0o007)
+            os.setgroups([])
+            os.setgid(5001)
+            os.chdir(folder)  # the folders above are root's alone
+            os.setuid(5001)
+            write_files(make_folder(Path("2026")), [("a.wav", b"sound")])
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    made = (folder / "2026").stat()
+    assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (5001, 4242, 0o2770)
+    file = (folder / "2026" / "a.wav").stat()
+    assert (file.st_uid, file.st_gid, stat.S_IMODE(file.st_mode)) == (5001, 4242, 0o640)

@@ -1,0 +1,46 @@
+"""The parts of which the stages are made, from the settings: the self-test tests the very same ones."""
+
+import os
+from pathlib import Path
+
+from .. import __version__
+from ..sniffer.blocks import RAW_IP
+from ..sniffer.engine import Limits, Listener
+from ..sniffer.live import LiveEngine
+from ..sniffer.sources.payloads import RowParking
+from ..storage.sealing import Sealer
+from ..storage.spool import Origin
+from .record import build_engine, call_settings, own_of
+from .settings import Settings
+
+
+def live_engine(settings: Settings, links: tuple[int, ...], listener: Listener | None = None) -> LiveEngine:
+    """Return the engine of the capture stage for interfaces of these link types (LINKTYPE_*)."""
+    limits = settings.limits
+    return LiveEngine(
+        settings=call_settings(settings),
+        limits=Limits(limits.max_calls, limits.max_streams, limits.unclaimed_memory_mb << 20),
+        sip_ports=frozenset(settings.sip.ports),
+        listener=listener,
+        links=tuple(dict.fromkeys((RAW_IP, *links))),
+        new_calls_per_s=settings.capture.new_calls_per_s,
+    )
+
+
+def origin(settings: Settings, interfaces: str, links: tuple[int, ...]) -> Origin:
+    """Return what all spool files of a run have in common. `interfaces` are named for people."""
+    host = os.uname().nodename
+    return Origin(settings.recording.instance or host, host, __version__, interfaces, links)
+
+
+def sealer(settings: Settings, root: Path, scratch: Path) -> Sealer:
+    """Return what makes recordings below `root`; `scratch` takes what does not fit into memory. Raises ConfigError."""
+    return Sealer(
+        root=root,
+        scratch=scratch,
+        naming=settings.naming(),
+        version=__version__,
+        own=own_of(settings),
+        engine=lambda payloads: build_engine(settings, payloads, RowParking(scratch)),
+        keep_packets=settings.storage.keep_packets,
+    )

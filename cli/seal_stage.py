@@ -1,0 +1,247 @@
+"""What the seal stage does at each visit to the spool, and what it says of itself."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..sip.dialog import Party
+from ..storage import handover, state
+from ..storage.parcel import parcel
+from ..storage.recording import Recording
+from ..storage.sealing import Sealer
+from ..storage.spool import DONE
+from ..storage.spool_file import SpoolError
+from . import notify
+from .call_events import CallEvent, EventPrinter
+from .exit_codes import ExitCode
+from .logs import log
+from .parts import sealer
+from .settings import ConfigError, Settings
+
+FAILED = "failed"
+"""Folder of the spool for files that cannot be sealed: nothing is thrown away."""
+AGAIN_S = (5.0, 300.0)
+"""When a file that could not be sealed is tried again: first, and at most, in seconds."""
+BEHIND = 200
+
+
+@dataclass(slots=True)
+class SealStage:
+    """Seals the files of the spool, oldest first, one a tick."""
+
+    settings: Settings
+    printer: EventPrinter
+    _sealer: Sealer = field(init=False)
+    _alarms: state.Alarms = field(init=False)
+    _again: dict[str, tuple[float, int]] = field(init=False, default_factory=dict)
+    _errors: dict[str, str] = field(init=False, default_factory=dict)
+    _queue: list[Path] = field(init=False, default_factory=list)
+    _reported: float = field(init=False, default=0.0)
+    _last: dict[str, Any] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._alarms = state.Alarms(self.folder, "seal")
+        self._sealer = self._make_sealer()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the stages' reports."""
+        return Path(self.settings.storage.state)
+
+    @property
+    def _done(self) -> Path:
+        return Path(self.settings.storage.spool) / DONE
+
+    def _make_sealer(self) -> Sealer:
+        storage = self.settings.storage
+        return sealer(self.settings, Path(storage.recordings), Path(storage.spool))
+
+    def begin(self) -> None:
+        """Say that the stage is there."""
+        state.append(self.folder, "seal started")
+        self._report()
+
+    def reload(self, reread: Callable[[], Settings]) -> None:
+        """Take new settings, if they are good."""
+        notify.reloading()
+        try:
+            settings = reread()
+        except ConfigError as error:
+            log().error("the new configuration is not taken", reason=str(error))
+        else:
+            self.settings = settings
+            account, self._sealer = self._sealer.account, self._make_sealer()
+            self._sealer.account = account
+        notify.ready()
+
+    def tick(self) -> bool:
+        """Seal the next file that is due; return whether there may be another."""
+        if not self._queue:
+            self._queue = self._due()
+        if self._queue:
+            self._seal(self._queue.pop(0))
+        if time.monotonic() - self._reported >= 1:
+            self._report()
+        return bool(self._queue) or bool(self._due())
+
+    def conclude(self) -> int:
+        """Return the exit code of a single run."""
+        return ExitCode.CANNOT_WRITE if self._errors else ExitCode.OK
+
+    def end(self) -> None:
+        """Say that the stage ends."""
+        state.append(self.folder, "seal stopped")
+        self._report()
+
+    # -- one file ------------------------------------------------------------------------------------------------------
+
+    def _due(self) -> list[Path]:
+        """Return the files that wait and are not to be tried later, oldest first."""
+        now = time.monotonic()
+        try:
+            with os.scandir(self._done) as entries:
+                found = [
+                    (entry.stat().st_mtime_ns, Path(entry.path)) for entry in entries if entry.name.endswith(".pcapng")
+                ]
+        except FileNotFoundError:
+            return []
+        return [path for _, path in sorted(found) if self._again.get(path.name, (0.0, 0))[0] <= now]
+
+    def _seal(self, path: Path) -> None:
+        try:
+            recordings = self._sealer.seal(path)
+            failed = next((one for one in recordings if one.error), None)
+            if failed is not None:
+                self._later(path, failed.error)
+                return
+            for recording in recordings:
+                self._conclude(recording)
+        except FileNotFoundError:
+            return
+        except SpoolError as error:
+            self._set_aside(path, str(error))
+            return
+        except OSError as error:
+            self._later(path, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - one call that we cannot read must not keep the others from being sealed
+            log().exception("a mistake in Tapdeck; please report it", file=path.name)
+            self._set_aside(path, f"{type(error).__name__}: {error}")
+            return
+        if not recordings:
+            self._set_aside(path, "there is no call in it")
+            return
+        path.unlink()
+        self._again.pop(path.name, None)
+        self._errors.pop(path.name, None)
+        if not self._errors:
+            self._alarms.clear("SEAL_FAILED")
+
+    def _conclude(self, recording: Recording) -> None:
+        """A recording is durable: hand it on, and say so."""
+        facts = self._facts(recording)
+        if recording.outcome == "recorded" and recording.files:
+            files = [str(file) for file in recording.files]
+            size = sum((self._sealer.root / file).stat().st_size for file in recording.files)
+            handover.write(self.folder, parcel(recording.id, files, size, time.time()))
+        state.append(self.folder, "call", **facts)
+        self._last = facts
+        recorded = recording.outcome == "recorded"
+        detail = _quality(recording) if recorded else recording.outcome.replace("_", " ")
+        event = CallEvent(
+            "recorded" if recorded else "not recorded",
+            datetime.fromisoformat(facts["ended"]),
+            recording.id,
+            facts["caller"],
+            facts["callee"],
+            recording.direction,
+            "; ".join((detail, *recording.notes)),
+            facts,
+        )
+        self.printer.show(event)
+
+    def _facts(self, recording: Recording) -> dict[str, Any]:
+        call, zone = recording.call, self.settings.zone()
+        ended = call.ended if call.ended is not None else recording.plan.last
+        return {
+            "id": recording.id,
+            "outcome": recording.outcome,
+            "caller": call.caller.number,
+            "callee": call.callee.number,
+            "direction": recording.direction,
+            "started": zone.local(recording.plan.ended.started).isoformat(timespec="milliseconds"),
+            "ended": zone.local(ended).isoformat(timespec="milliseconds"),
+            "duration_s": round(recording.duration_s, 3),
+            "codec": recording.codec,
+            "reason": call.end_reason,
+            "call_id": call.call_id,
+            "files": [str(file) for file in recording.files],
+        }
+
+    # -- what goes wrong -----------------------------------------------------------------------------------------------
+
+    def _later(self, path: Path, reason: str) -> None:
+        """Try a file again, later and later: a disk may be full, or a folder not there."""
+        tries = self._again.get(path.name, (0.0, 0))[1]
+        pause = min(AGAIN_S[0] * 2**tries, AGAIN_S[1])
+        self._again[path.name] = time.monotonic() + pause, tries + 1
+        self._errors[path.name] = reason
+        text = f"{len(self._errors)} calls cannot be sealed yet: {reason}; they stay in the spool and are tried again"
+        self._alarms.raise_("SEAL_FAILED", text, "critical")
+        if tries == 0:
+            log().error("a call cannot be sealed yet", file=path.name, reason=reason, again_in_s=pause)
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        """Keep a file that cannot be sealed where it is in nobody's way."""
+        folder = path.parent.parent / FAILED
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path.rename(folder / path.name)
+        self._errors[path.name] = reason
+        self._alarms.raise_(
+            "SEAL_FAILED", f"{path.name} cannot be sealed: {reason}; it is kept in {folder}", "critical"
+        )
+        log().error("a spool file cannot be sealed", file=path.name, reason=reason, kept_in=str(folder))
+        state.append(self.folder, "not sealed", file=path.name, reason=reason)
+
+    # -- what it says --------------------------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        self._reported = time.monotonic()
+        waiting = self._waiting()
+        if waiting > BEHIND:
+            self._alarms.raise_("SPOOL_BEHIND", f"{waiting} calls wait to be sealed")
+        else:
+            self._alarms.clear("SPOOL_BEHIND")
+        account = self._sealer.account
+        report = {
+            "waiting": waiting,
+            "calls": account.call_totals(),
+            "packets": account.packet_totals(),
+            "packet_kinds": account.packet_kinds(),
+            "last": self._last,
+            "alarms": self._alarms.active,
+        }
+        state.write(self.folder, "seal", report)
+        notify.watchdog()
+
+    def _waiting(self) -> int:
+        try:
+            with os.scandir(self._done) as entries:
+                return sum(1 for entry in entries if entry.name.endswith(".pcapng"))
+        except FileNotFoundError:
+            return 0
+
+
+def _quality(recording: Recording) -> str:
+    """Return length, codec, and the loss and jitter of each side."""
+    sides = recording.plan.sides
+    parts = [f"{round(recording.duration_s)} s", recording.codec]
+    for party in Party:
+        figures = sides[party].figures
+        if figures.received:
+            parts.append(f"{party.value} loss {figures.loss_percent:.1f}% jitter {figures.jitter_ms:.0f} ms")
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,484 @@
+"""Live capture: from frames to what goes into the spool of each call, visit by visit. No I/O, no clock.
+
+The engine decides as it does offline; instead of an index of packets it gives out the packets themselves, as blocks for
+the spool files of the calls that own them. What no call owns waits in `Hold`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started, State
+from . import blocks
+from .blocks import RAW_IP, PacketBlocks
+from .correlator import FOREVER, CallSettings, Claim, Tracked
+from .datagrams import Datagrams, Mask, RtpColumns, SlowPacket
+from .engine import SLICE, Engine
+from .gate import Gate
+from .hold import Hold, Waiting
+from .records import PADDING, Ints, Records
+from .signalling import Heard, Stash
+
+FREE, MIXED = -1, -2
+"""What stands in the route of a stream that no call owns, and of one whose packets need a closer look."""
+SURE = 8
+"""The score of a match from which on no other call is likely to get the stream (`bindings.Match.score`)."""
+_STASH = 1 << 60
+_STASH_STEP = 1 << 17
+MAX_EARLY = 64
+"""Messages of a call kept for a spool file that was not begun yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A call's spool begins: at `time` (ns). `past` is what an earlier run knew of the call, if one did."""
+
+    tracked: Tracked
+    time: int
+    past: "Past | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spoke:
+    """A SIP message of a call, in one IP datagram."""
+
+    number: int
+    time: int
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Packet blocks of several calls: `parts` are (call number, first byte, end, captured frames) in `blocks.data`."""
+
+    blocks: PacketBlocks
+    parts: list[tuple[int, int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A decision that belongs into a call's spool."""
+
+    number: int
+    time: int
+    note: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What an earlier run left of a call that was running when it ended: the id of its spool, and whether there is
+    media in it, so that this run's is a continuation.
+    """
+
+    id: str
+    media: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Nothing more came of a call of an earlier run: what was kept to go on with it may go."""
+
+    past: Past
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing more comes for this call: it is closed, or capture stops (`running`). `frames` of media it was given."""
+
+    tracked: Tracked
+    time: int
+    frames: int
+    running: bool = False
+
+
+Item = Begun | Spoke | Media | Noted | Forgotten | Over
+
+
+@dataclass(slots=True)
+class Cycle:
+    """What one visit gave: items for the spool, in order, and what happened to calls, for people."""
+
+    items: list[Item] = field(default_factory=list)
+    events: list[tuple[Tracked, Event]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Spool:
+    """What the engine remembers of a call's spool: whether it was begun, and what waits for that."""
+
+    tracked: Tracked
+    past: Past | None = None
+    begun: bool = False
+    early: list[Spoke] = field(default_factory=list)
+    frames: int = 0
+
+
+@dataclass(slots=True)
+class LiveEngine(Engine):
+    """An engine that gives out packets as they come. `links` are the link types of the interfaces, `memory` what media
+    without a call may take, in bytes. Beyond `new_calls_per_s` INVITEs are a flood (`gate`): while it lasts a call gets
+    its spool only when somebody answers.
+    """
+
+    stash: Stash = field(init=False)
+    links: tuple[int, ...] = (1,)
+    new_calls_per_s: int = 500
+    gate: Gate = field(init=False)
+    hold: Hold = field(init=False)
+    _spools: dict[int, _Spool] = field(init=False, default_factory=dict)
+    _cycle: Cycle = field(init=False, default_factory=Cycle)
+    _records: Records = field(init=False)
+    _stashed: list[bytes] = field(init=False, default_factory=list)
+    _route: npt.NDArray[np.int64] = field(init=False)
+    _dirty: set[int] = field(init=False, default_factory=set)
+    _known: dict[int, dict[int, tuple[Claim, int]]] = field(init=False, default_factory=dict)
+    _past: Past | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.stash = self._keep_whole
+        Engine.__post_init__(self)
+        self.correlator.observer = self._observe
+        self.gate = self._signalling.gate = Gate(self.new_calls_per_s, self.correlator.dialogs.knows)
+        self.hold = Hold(self.limits.memory)
+        self._route = np.full(1024, FREE, dtype=np.int64)
+
+    # -- the caller's side ---------------------------------------------------------------------------------------------
+
+    def listen(self, records: Records) -> Cycle:
+        """Take the frames of one visit to the ring, in steady time; return what they gave."""
+        self._records = records
+        for _ in self.feed(self.columns.read(records)):
+            raise AssertionError("a live engine gives out no ended calls")
+        return self._finished_cycle()
+
+    def idle(self, now: int) -> Cycle:
+        """Nothing came up to `now` (ns): let time pass."""
+        if now > self._now:
+            self._now = now
+            self.correlator.advance(now)
+        self._let_go()
+        return self._finished_cycle()
+
+    def resume(self, history: Iterable[tuple[Past, Heard]]) -> Cycle:
+        """Hear again, in the order of time, what was said in calls that ran when an earlier run ended.
+
+        Their spools begin when something more comes of them.
+        """
+        for past, heard in history:
+            self._past = past
+            self._hear(heard)
+            self._now = max(self._now, heard.time)
+        self._past = None
+        return self._finished_cycle()
+
+    def stop(self) -> Cycle:
+        """Capture stops: give out all open calls as running, and close the books."""
+        self._joiner.finish()
+        for tracked in list(self.correlator.open.values()):
+            self._over(tracked, running=tracked.call.ended is None)
+        self.account.packet("not_a_call", "RTP of no call", self.hold.finish())
+        return self._finished_cycle()
+
+    def reconfigure(self, settings: CallSettings, sip_ports: frozenset[int], new_calls_per_s: int) -> None:
+        """Go on with other settings, from the next visit on."""
+        self.settings = settings
+        self.correlator.reconfigure(settings)
+        self.columns.listen_on(sip_ports)
+        self._signalling.listen_on(sip_ports)
+        self.sip_ports, self.gate.rate = sip_ports, new_calls_per_s
+
+    def note(self, note: dict[str, Any]) -> Cycle:
+        """Put a note into the spool of every open call."""
+        for number, spool in self._spools.items():
+            if spool.begun:
+                self._cycle.items.append(Noted(number, self._now, note))
+        return self._finished_cycle()
+
+    @property
+    def now(self) -> int:
+        """The latest time heard of, in ns."""
+        return self._now
+
+    def _finished_cycle(self) -> Cycle:
+        done, self._cycle = self._cycle, Cycle()
+        self._stashed.clear()
+        return done
+
+    # -- signalling ----------------------------------------------------------------------------------------------------
+
+    def _hear(self, heard: Heard) -> None:
+        Engine._hear(self, heard)
+        call = self.correlator.dialogs.call_of(heard.message)
+        spool = self._spools.get(call.number) if call is not None else None
+        if spool is None or call is None:
+            return
+        packet = blocks.datagram(heard.source, heard.destination, heard.message.raw)
+        spoke = Spoke(call.number, heard.time, packet)
+        if self._past is not None:
+            spool.early.append(spoke)
+        elif spool.begun:
+            self._cycle.items.append(spoke)
+        else:
+            if len(spool.early) < MAX_EARLY:
+                spool.early.append(spoke)
+            if call.state is not State.CALLING or not self.gate.flooded(heard.time):
+                self._begin(spool, heard.time)
+
+    def _secured(self, packet: SlowPacket) -> list[Tracked]:
+        """The end of a ZRTP handshake belongs into the spool: it tells when sound ends and cipher begins."""
+        found = Engine._secured(self, packet)
+        ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        for tracked in found:
+            spool = self._spools.get(tracked.call.number)
+            if spool is not None and spool.begun:
+                inner = blocks.datagram(*ends, packet.payload)
+                self._cycle.items.append(Spoke(tracked.call.number, packet.time, inner))
+        return found
+
+    def _begin(self, spool: _Spool, time: int) -> None:
+        """Begin the spool of a call with what it said so far."""
+        if spool.begun:
+            return
+        spool.begun = True
+        self._cycle.items.append(Begun(spool.tracked, time, spool.past))
+        self._cycle.items += spool.early
+        spool.early = []
+
+    def _observe(self, tracked: Tracked, event: Event) -> None:
+        number = event.call.number
+        if isinstance(event, Started):
+            self._spools[number] = _Spool(tracked, self._past)
+        elif isinstance(event, Ended | Revived | Closed):
+            self._dirty.update(claim.stream for claim in tracked.claims)
+        if self._past is None and isinstance(event, Started | Ringing | Answered | Ended | Revived | Closed):
+            self._cycle.events.append((tracked, event))
+
+    def _claimed(self, stream: int) -> None:
+        Engine._claimed(self, stream)
+        self._dirty.add(stream)
+
+    # -- media ---------------------------------------------------------------------------------------------------------
+
+    def _keep_whole(self, packet: bytes) -> int:
+        """Keep a packet that was put together from fragments; return its position."""
+        self._stashed.append(packet)
+        return _STASH + (len(self._stashed) - 1) * _STASH_STEP
+
+    def _store(self, block: Datagrams, numbers: npt.NDArray[np.int32]) -> None:
+        self._settle(block.first)
+        rtp, numbers = self._admitted(block.rtp, numbers)
+        if len(rtp) == 0:
+            return
+        owners, rows, copies = self._owners_of(rtp.time, numbers)
+        stashed = rtp.position >= _STASH
+        for records, here, frame in self._sources(rtp, stashed):
+            mine = here[rows]
+            self._give(records, frame[rows[mine]], owners[mine], rtp.frames[rows[mine]])
+            held = np.nonzero(here & (copies != 0))[0]
+            if len(held):
+                self._wait(records, frame[held], numbers[held], rtp.time[held], rtp.frames[held], copies[held] == 2)
+        given = np.zeros(len(rtp), dtype=bool)
+        given[rows] = True
+        self.account.packet("kept", "handed to calls", int(rtp.frames[given].sum(dtype=np.int64)))
+
+    def _sources(self, rtp: RtpColumns, stashed: Mask) -> Iterator[tuple[Records, Mask, Ints]]:
+        """Yield where frames lie: the records, the mask of rows that lie there, and each row's frame."""
+        frame = np.searchsorted(self._records.offset, rtp.position - self._records.position, side="right") - 1
+        yield self._records, ~stashed, frame
+        if stashed.any():
+            place = (rtp.position - _STASH) // _STASH_STEP
+            yield _as_records(self._stashed, place[stashed], rtp.time[stashed]), stashed, place
+
+    def _owners_of(self, time: Ints, numbers: npt.NDArray[np.int32]) -> tuple[Ints, Ints, npt.NDArray[np.uint8]]:
+        """Return who gets which row: owners (call numbers) and rows, a row as often as it has owners; and of each row
+        whether it is to be held: 1 because nobody has it, 2 although somebody has.
+        """
+        route = self._route[numbers]
+        rows = [np.nonzero(route >= 0)[0]]
+        owners = [route[rows[0]]]
+        copies = (route == FREE).astype(np.uint8)
+        mixed = np.nonzero(route == MIXED)[0]
+        if len(mixed):
+            mixed = mixed[np.argsort(numbers[mixed], kind="stable")]
+            edges = np.nonzero(np.diff(numbers[mixed]))[0] + 1
+            for mine in np.split(mixed, edges):
+                self._look_closer(int(numbers[mine[0]]), mine, time[mine], rows, owners, copies)
+        return np.concatenate(owners), np.concatenate(rows), copies
+
+    def _look_closer(
+        self, stream: int, mine: Ints, time: Ints, rows: list[Ints], owners: list[Ints], copies: npt.NDArray[np.uint8]
+    ) -> None:
+        """Give the rows of one stream to the claims that cover them."""
+        copies[mine] = 1
+        for claim in self.correlator.holders(stream):
+            call = claim.tracked.call
+            covered = mine[(time >= claim.since) & (time < claim.until)]
+            if call.number in self._spools and len(covered):
+                rows.append(covered)
+                owners.append(np.full(len(covered), call.number, dtype=np.int64))
+                sure = call.ended is None and claim.match.score >= SURE
+                copies[covered] = 0 if sure else 2
+
+    def _give(self, records: Records, frame: Ints, owner: Ints, frames: npt.NDArray[np.uint8]) -> None:
+        """Give frames to calls: `owner` is the call of each."""
+        if len(owner) == 0:
+            return
+        order = np.argsort(owner, kind="stable")
+        owner = owner[order]
+        packed = blocks.packets(records, frame[order], self._numbers(records, frame[order]))
+        edges = [0, *(np.nonzero(np.diff(owner))[0] + 1).tolist(), len(owner)]
+        counts = np.add.reduceat(frames[order].astype(np.int64), edges[:-1]).tolist()
+        parts = []
+        for start, stop, count in zip(edges[:-1], edges[1:], counts, strict=True):
+            spool = self._spools[int(owner[start])]
+            self._begin(spool, int(records.time[frame[order[start]]]))
+            spool.frames += count
+            parts.append((int(owner[start]), int(packed.start[start]), int(packed.start[stop]), count))
+        self._cycle.items.append(Media(packed, parts))
+
+    def _wait(
+        self,
+        records: Records,
+        frame: Ints,
+        numbers: npt.NDArray[np.int32],
+        time: Ints,
+        frames: npt.NDArray[np.uint8],
+        taken: Mask,
+    ) -> None:
+        """Hold frames that nobody owns, and copies of those whose owner may change."""
+        size = int(records.length[frame].sum()) + 36 * len(frame)
+        if not self.hold.room(size, taken=False):
+            count = int(frames[~taken].sum(dtype=np.int64))
+            self.account.packet("overload_dropped", "media without a call: memory full", count)
+            return
+        packed = blocks.packets(records, frame, self._numbers(records, frame))
+        self.hold.add(Waiting(packed, numbers, time, frames, taken))
+
+    def _numbers(self, records: Records, frame: Ints) -> npt.NDArray[np.uint32]:
+        """Return the interface of each frame in the spool's numbering: 0 is raw IP, then the links in their order."""
+        table = np.zeros(1 << 16, dtype=np.uint32)
+        for number, link in enumerate(dict.fromkeys((RAW_IP, *self.links))):
+            table[link] = number
+        found: npt.NDArray[np.uint32] = table[records.link[frame]]
+        return found
+
+    # -- claims --------------------------------------------------------------------------------------------------------
+
+    def _settle(self, first: int) -> None:
+        """Act on the claims that changed: fetch what waited for them, tell calls what they lost, set the route."""
+        if len(self._route) < len(self.streams.rows):
+            more = np.full(len(self.streams.rows) - len(self._route), FREE, dtype=np.int64)
+            self._route = np.concatenate((self._route, more))
+        dirty, self._dirty = self._dirty, set()
+        for stream in dirty:
+            claims = self.correlator.holders(stream)
+            known = self._known.setdefault(stream, {})
+            for claim in claims:
+                self._compare(stream, claim, known)
+            self._known[stream] = {id(claim): known[id(claim)] for claim in claims}
+            if not claims:
+                del self._known[stream]
+            self._route[stream] = self._way(claims, first)
+            if self._route[stream] == MIXED and len(claims) == 1 and claims[0].since > first:
+                self._dirty.add(stream)  # plain from the next slice on
+
+    def _compare(self, stream: int, claim: Claim, known: dict[int, tuple[Claim, int]]) -> None:
+        number = claim.tracked.call.number
+        before = known.get(id(claim))
+        known[id(claim)] = claim, claim.until
+        if number not in self._spools:
+            return
+        if before is None:
+            self._fetch(stream, claim)
+            if len(known) > 1 and any(other.until == FOREVER for other, _ in known.values() if other is not claim):
+                self._note(claim, {"note": "shared", "flow": self._flow(stream), "since": claim.since})
+        elif claim.until < before[1] and claim.until < self._now and not claim.tracked.closed:
+            ignored = {"note": "ignore", "flow": self._flow(stream), "since": claim.until, "until": self._now}
+            self._note(claim, ignored)
+
+    def _fetch(self, stream: int, claim: Claim) -> None:
+        """Claim backwards what waited."""
+        found = self.hold.fetch(stream, claim.since, claim.until)
+        if not found:
+            return
+        spool = self._spools[claim.tracked.call.number]
+        self._begin(spool, found[0].first)
+        for one in found:
+            part = claim.tracked.call.number, 0, int(one.blocks.start[-1]), one.frames
+            self._cycle.items.append(Media(one.blocks, [part]))
+            spool.frames += one.frames
+        self.account.packet("kept", "handed to calls", sum(one.fresh for one in found))
+
+    def _way(self, claims: list[Claim], first: int) -> int:
+        if not claims:
+            return FREE
+        if len(claims) > 1:
+            return MIXED
+        claim = claims[0]
+        plain = claim.until == FOREVER and claim.since <= first and claim.tracked.call.ended is None
+        number = claim.tracked.call.number
+        return number if plain and claim.match.score >= SURE and number in self._spools else MIXED
+
+    def _note(self, claim: Claim, note: dict[str, Any]) -> None:
+        if self._spools[claim.tracked.call.number].begun:
+            self._cycle.items.append(Noted(claim.tracked.call.number, self._now, note))
+
+    def _flow(self, stream: int) -> list[Any]:
+        """Return what names a stream outside this process: source, port, destination, port, SSRC."""
+        row = self.streams.rows[stream]
+        ports = int(row["ports"])
+        ends = self.book.text(int(row["source"])), ports >> 16, self.book.text(int(row["destination"])), ports & 0xFFFF
+        return [*ends, int(row["ssrc"])]
+
+    # -- what is over --------------------------------------------------------------------------------------------------
+
+    def _harvest(self) -> Iterator[Any]:
+        self._let_go()
+        yield from ()
+
+    def _is_due(self) -> bool:
+        return True
+
+    def _let_go(self) -> None:
+        """Give out the closed calls, and forget what nobody can want any more."""
+        self._settle(self._now)
+        for tracked in self.correlator.give_out():
+            streams = {claim.stream for claim in tracked.claims}
+            self._over(tracked, running=False)
+            tracked.forget()
+            self._dirty |= streams
+        held = self._now - self.settings.hold
+        self.account.packet("not_a_call", "RTP of no call", self.hold.expire(held))
+        if self.streams.live:
+            idle = self.streams.idle(held - SLICE)
+            if len(idle):
+                kept = np.array(sorted(self.correlator.claimed_streams()), dtype=np.int64)
+                gone = np.setdiff1d(idle, kept)
+                self.streams.forget(gone)
+                self._route[gone] = FREE
+                for stream in gone.tolist():
+                    self._known.pop(stream, None)
+
+    def _over(self, tracked: Tracked, running: bool) -> None:
+        spool = self._spools.pop(tracked.call.number, None)
+        if spool is None:
+            return
+        if spool.past is not None and not spool.begun:
+            if not running:
+                self._cycle.items.append(Forgotten(spool.past))
+            return
+        self._cycle.items.append(Over(tracked, self._now, spool.frames, running))
+
+
+def _as_records(packets: list[bytes], place: Ints, time: Ints) -> Records:
+    """Return packets put together from fragments as frames of raw IP; `time` (ns) is that of the packets at `place`."""
+    sizes = np.array([len(packet) for packet in packets], dtype=np.int64)
+    offset = np.concatenate(([0], np.cumsum(sizes)))[:-1]
+    data = np.frombuffer(b"".join(packets) + bytes(PADDING), dtype=np.uint8)
+    count = len(packets)
+    times = np.zeros(count, dtype=np.int64)
+    times[place] = time
+    return Records(data, offset, sizes, sizes, times, np.full(count, RAW_IP, dtype=np.uint16), 0)

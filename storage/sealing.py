@@ -1,0 +1,172 @@
+"""From a spool file to a recording: the offline path, run on what capture kept of one call."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..sniffer.account import Account
+from ..sniffer.addresses import address_key
+from ..sniffer.clock import Steps
+from ..sniffer.datagrams import NO_RTP, Datagrams, Fate, Mask, RtpColumns
+from ..sniffer.direction import Own
+from ..sniffer.engine import Engine
+from ..sniffer.merge import in_order
+from ..sniffer.selection import Circumstances, EndedCall, Track
+from ..sniffer.sources.capture_file import CaptureError, open_capture
+from ..sniffer.sources.payloads import Payloads
+from .facts import Recorder
+from .names import Naming
+from .recording import Archive, Recording
+from .spool import leg_of
+from .spool_file import SpoolError, SpoolFile, read_spool
+
+SLACK = 5_000_000_000
+"""How much more out of order a spool file may be than media that was claimed backwards, in ns."""
+STOPPED, BROKEN_OFF = "recorder stopped", "recorder broke off"
+MAX_NOTES = 4096
+
+Flow = tuple[int, int, int, int, int]
+Span = tuple[Flow, int, int]
+"""A stream (address keys, ports, SSRC) from a time to another (steady ns)."""
+
+
+@dataclass(slots=True)
+class Sealer:
+    """Makes recordings below `root` of spool files. `engine` gives a fresh engine for each; `scratch` is a folder for
+    what does not fit into memory; `account` sums up all calls and their media.
+    """
+
+    root: Path
+    scratch: Path
+    naming: Naming
+    version: str
+    own: Own
+    engine: Callable[[Payloads], Engine]
+    keep_packets: bool = False
+    account: Account = field(default_factory=Account)
+
+    def seal(self, path: Path) -> list[Recording]:
+        """Record the call of a spool file. Running it again gives the same files again.
+
+        Raises SpoolError if the file is none, OSError if it cannot be read.
+        """
+        spool = read_spool(path)
+        payloads = Payloads(self.scratch)
+        engine = self.engine(payloads)
+        archive = self._archive(spool, payloads, engine)
+        recordings: list[Recording] = []
+        for ended in self._calls(spool, payloads, engine):
+            self._tell(spool, ended, first=not recordings)
+            recordings += archive.add(ended)
+        recordings += archive.flush()
+        payloads.close()
+        self._add(engine.account)
+        return recordings
+
+    def _archive(self, spool: SpoolFile, payloads: Payloads, engine: Engine) -> Archive:
+        head, steps = spool.head, _steps(spool)
+        return Archive(
+            root=self.root,
+            naming=replace(self.naming, zone=self.naming.zone.on(steps.wall)),
+            recorder=Recorder(head.instance, self.version, head.host, head.interfaces),
+            payloads=payloads,
+            book=engine.book,
+            account=engine.account,
+            own=self.own,
+            packets=spool.path if self.keep_packets else None,
+            wall=steps.walls,
+        )
+
+    def _calls(self, spool: SpoolFile, payloads: Payloads, engine: Engine) -> Iterator[EndedCall]:
+        """Run the engine over the file, up to where capture says that the call was over."""
+        ignored = list(_spans(spool, "ignore"))
+        try:
+            capture = open_capture(str(spool.path), payloads)
+            read = (_without(engine.columns.read(records), ignored) for records in capture.blocks())
+            for block in in_order(read, engine.settings.hold + SLACK):
+                yield from engine.feed(block)
+        except CaptureError as error:
+            raise SpoolError(str(error)) from None
+        over = spool.over
+        if over is not None:
+            time = int(over.get("time", spool.last))
+            nothing = np.zeros(len(Fate), dtype=np.int64)
+            yield from engine.feed(Datagrams(NO_RTP, [], nothing, time, time, 0))
+        yield from engine.finish(BROKEN_OFF if over is None else STOPPED)
+
+    def _tell(self, spool: SpoolFile, ended: EndedCall, first: bool) -> None:
+        """Tell a call what capture knew of it."""
+        head, over = spool.head, spool.over or {}
+        related = [leg_of(entry) for entry in over.get("related", head.related)]
+        ended.tracked.related = [leg for leg in related if leg is not None]
+        for flow, since, _ in _spans(spool, "shared"):
+            for track in ended.tracks:
+                if _flow_of(track) == flow:
+                    track.fresh &= track.rows["time"] < since
+        if first:
+            ended.circumstances = Circumstances(
+                id=head.id,
+                since=head.begun if head.continues else None,
+                continues=head.continues,
+                truncated=_truncated(spool),
+                broke_off=spool.over is None,
+                kernel_drops=int(over.get("kernel_drops", 0)),
+                lost=int(over.get("lost", 0)),
+                source=head.interfaces,
+                clock=tuple(zip(_steps(spool).since, _steps(spool).ahead, strict=True)),
+            )
+
+    def _add(self, account: Account) -> None:
+        """Sum up what became of the calls and of their media; capture counts the rest."""
+        for (fate, kind), count in account.packets.items():
+            if fate not in ("signalling", "malformed"):
+                self.account.packet(fate, kind, count)
+        self.account.calls.update(account.calls)
+        self.account.notes.update(account.notes)
+
+
+def _truncated(spool: SpoolFile) -> int | None:
+    """Return where the recording breaks off though the call did not, in ns."""
+    if spool.over is None:
+        return spool.last
+    return int(spool.over.get("time", spool.last)) if spool.over.get("running") else None
+
+
+def _steps(spool: SpoolFile) -> Steps:
+    steps = Steps()
+    notes = [(note.get("since"), note.get("ahead")) for note in spool.of_kind("clock")]
+    for entry in [*spool.head.clock, *notes]:
+        match tuple(entry):
+            case (int(since), int(ahead)):
+                steps.add(since, ahead)
+    return steps
+
+
+def _spans(spool: SpoolFile, kind: str) -> Iterator[Span]:
+    for note in spool.of_kind(kind)[:MAX_NOTES]:
+        match note.get("flow"), note.get("since"), note.get("until", 1 << 62):
+            case [str(source), int(sp), str(destination), int(dp), int(ssrc)], int(since), int(until):
+                keys = address_key(source), address_key(destination)
+                if keys[0] is not None and keys[1] is not None:
+                    yield (keys[0], keys[1], sp, dp, ssrc), since, until
+
+
+def _flow_of(track: Track) -> Flow:
+    return track.source[0], track.destination[0], track.source[1], track.destination[1], track.ssrc
+
+
+def _without(block: Datagrams, spans: list[Span]) -> Datagrams:
+    """Return a block without what another call took from this one; its frames are counted there."""
+    rtp = block.rtp
+    gone: Mask = np.zeros(len(rtp), dtype=bool)
+    for (source, destination, sport, dport, ssrc), since, until in spans:
+        same = (rtp.source == np.uint64(source)) & (rtp.destination == np.uint64(destination))
+        same &= (rtp.ports == np.uint32(sport << 16 | dport)) & (rtp.ssrc == np.uint32(ssrc))
+        gone |= same & (rtp.time >= since) & (rtp.time < until)
+    if not gone.any():
+        return block
+    block.frames -= int(rtp.frames[gone].sum(dtype=np.int64))
+    rest: RtpColumns = rtp.take(~gone)
+    return replace(block, rtp=rest)

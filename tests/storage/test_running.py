@@ -1,0 +1,110 @@
+"""What is shown of running calls, read from the spool of a call in its middle."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tapdeck.sip.dialog import Party
+from tapdeck.sniffer.engine import CallSettings, Limits
+from tapdeck.sniffer.live import LiveEngine
+from tapdeck.storage.running import Running
+from tapdeck.storage.spool import Origin, SpoolBook, SpoolFiles
+from tests.sniffer.listening import RAW_IP, Wire
+from tests.support.media import lost
+from tests.support.scene import Scene, plain_call
+
+PORTS = frozenset({5060})
+
+
+def listen_until(scene: Scene, folder: Path, time_ns: int) -> SpoolFiles:
+    """Capture a call up to a moment, and leave it running."""
+    engine = LiveEngine(settings=CallSettings(), limits=Limits(), links=(RAW_IP,))
+    book = SpoolBook(Origin("box", "host", "1", "eth1", engine.links), [])
+    files = SpoolFiles(folder)
+    packets = scene.until(time_ns).packets()
+    for block in Wire(packets).blocks(40):
+        for job in book.jobs(engine.listen(block).items):
+            files.do(job)
+    return files
+
+
+def middle(scene: Scene) -> int:
+    return scene.left[len(scene.left) * 3 // 4].time_ns
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return plain_call(seed=3, duration_ms=4000)
+
+
+def test_a_running_call_is_shown_with_its_parties(scene: Scene, tmp_path: Path) -> None:
+    listen_until(scene, tmp_path, middle(scene))
+    running = Running(tmp_path, PORTS)
+    [name] = running.ids()
+    now = running.look(name)
+    assert now is not None
+    assert (now.id, now.call.call_id, now.continues) == (name, scene.call_id, "")
+    assert now.call.answered is not None
+    assert {side.codec for side in now.sides.values()} == {"PCMA"}
+    assert [side.loss for side in now.sides.values()] == [0.0, 0.0]
+
+
+def test_level_is_that_of_the_last_seconds(scene: Scene, tmp_path: Path) -> None:
+    listen_until(scene, tmp_path, middle(scene))
+    running = Running(tmp_path, PORTS)
+    now = running.look(running.ids()[0])
+    assert now is not None
+    heard = b"".join(packet.payload for packet in scene.until(middle(scene)).left)
+    raw = tmp_path / "left.raw"
+    raw.write_bytes(heard)
+    samples, _ = soundfile.read(raw, format="RAW", subtype="ALAW", channels=1, samplerate=8000)
+    expected = 20 * math.log10(float(np.sqrt(np.mean(samples**2))))
+    assert now.sides[Party.CALLER].level == pytest.approx(expected, abs=0.5)
+
+
+def test_loss_is_counted(scene: Scene, tmp_path: Path) -> None:
+    numbers = set(range(60, 120, 4))
+    thinned = replace(scene, left=lost(scene.left, numbers))
+    listen_until(thinned, tmp_path, middle(scene))
+    running = Running(tmp_path, PORTS)
+    now = running.look(running.ids()[0])
+    assert now is not None
+    sent = len(scene.until(middle(scene)).left)
+    assert now.sides[Party.CALLER].loss == pytest.approx(100 * len(numbers) / sent, abs=0.2)
+    assert now.sides[Party.CALLEE].loss == 0.0
+
+
+def test_a_file_in_the_middle_of_a_write_is_read_up_to_there(scene: Scene, tmp_path: Path) -> None:
+    listen_until(scene, tmp_path, middle(scene))
+    [live] = (tmp_path / "live").glob("*.pcapng")
+    for cut in (1, 50, 101, 333):
+        live.write_bytes(live.read_bytes()[:-cut])
+        running = Running(tmp_path, PORTS)
+        now = running.look(running.ids()[0])
+        assert now is not None
+        assert now.sides[Party.CALLEE].codec == "PCMA"
+
+
+def test_a_ringing_call_has_no_sound_yet(scene: Scene, tmp_path: Path) -> None:
+    listen_until(scene, tmp_path, scene.left[0].time_ns - 50_000_000)
+    running = Running(tmp_path, PORTS)
+    now = running.look(running.ids()[0])
+    assert now is not None
+    assert now.call.answered is None
+    assert [side.level for side in now.sides.values()] == [None, None]
+
+
+def test_a_call_that_is_over_is_not_shown(scene: Scene, tmp_path: Path) -> None:
+    listen_until(scene, tmp_path, middle(scene))
+    running = Running(tmp_path, PORTS)
+    [name] = running.ids()
+    for folder in ("live", "resume"):
+        (tmp_path / folder / f"{name}.pcapng").unlink()
+    assert running.ids() == []
+    assert running.look(name) is None
