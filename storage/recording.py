@@ -30,7 +30,7 @@ from .wav import WavTooLong, header, padding
 
 BATCH = 100 << 20
 """Samples of both channels rendered at one time, at most."""
-WORTH = 32 << 20
+WORTH = 64 << 20
 """Samples that are rendered without waiting for more, where they lie densely: small buffers touch little memory."""
 SPARSE = 8
 """Samples lie densely where one byte in so many of the input that is passed over is theirs."""
