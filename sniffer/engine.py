@@ -200,7 +200,7 @@ class Engine:
             tracked.forget()
         held = np.array(sorted(self.correlator.claimed_streams()), dtype=np.int64)
         before = self._now - self.settings.hold - SLICE
-        gone = np.setdiff1d(self.streams.idle(before), held)
+        gone = np.setdiff1d(self.streams.idle(before), held, assume_unique=True)
         self.account.packet("not_a_call", "RTP of no call", self._rows.release(held, before, gone))
         self.streams.forget(gone)
 
