@@ -32,7 +32,8 @@ READY_S, SEAL_S = 30.0, 120.0
 class Box:
     """`tapdeck STAGE -i INTERFACE ...` in a namespace, with folders of its own under `folder`.
 
-    `alone`: only this stage, as a service manager starts it; else `capture` seals too, and `run` runs all.
+    `alone`: only this stage, as a service manager starts it; else `capture` seals too, and `run` runs all. `output`: a
+    descriptor to print to, in place of the log.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Box:
         more: Sequence[str] = (),
         *,
         alone: bool = False,
+        output: int | None = None,
     ) -> None:
         self.stages = (stage,) if alone else SUPERVISED[stage]
         self.namespace, self.interfaces, self.stage, self.more = namespace, tuple(interfaces), stage, tuple(more)
         self.out, self.spool, self.state = folder / "recordings", folder / "spool", folder / "state"
         self.log = folder / "box.log"
+        self.output = output
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Box:
@@ -65,7 +68,7 @@ class Box:
             self.process = subprocess.Popen(
                 within(self.namespace, *self._command()),
                 stdin=subprocess.DEVNULL,
-                stdout=sink,
+                stdout=sink if self.output is None else self.output,
                 stderr=sink,
                 env=environment | {"PYTHONPATH": str(REPOSITORY / "src"), "TZ": "UTC"},
                 cwd=self.out.parent,
