@@ -59,6 +59,7 @@ class Joiner:
                 inner = self._read(whole, packet.time)
                 slow += inner.slow
                 rtp.append(inner.rtp)
+        self._count()
         columns = join([part for part in rtp if len(part)])
         if len(rtp) > 1 and len(columns):
             columns = columns.take(np.argsort(columns.time, kind="stable"))
@@ -81,12 +82,21 @@ class Joiner:
         inner.slow = [packet for packet in inner.slow if packet.fate is not Fate.FRAGMENT]
         return inner
 
+    def _count(self) -> None:
+        """Count the fragments that were given up, and the mirrored ones."""
+        fragments = self._fragments
+        self._account.packet("duplicate", "mirrored fragments", fragments.copies)
+        self._account.packet("malformed", "fragments without the rest", fragments.dropped)
+        fragments.copies = fragments.dropped = 0
+
+    @property
+    def waiting(self) -> int:
+        """Captured frames that wait for the rest of their datagram."""
+        return self._fragments.waiting
+
     def finish(self) -> None:
-        """Count the fragments whose datagram never became whole, and the mirrored ones."""
-        self._account.packet("duplicate", "mirrored fragments", self._fragments.copies)
-        self._account.packet(
-            "malformed", "fragments without the rest", self._fragments.dropped + self._fragments.waiting
-        )
+        """Count the fragments whose datagram never became whole."""
+        self._account.packet("malformed", "fragments without the rest", self._fragments.finish())
 
 
 class Signalling:
