@@ -71,13 +71,14 @@ class Soak:
         return whole and not self.dropped and self.seen == self.packets and all(one.flat for one in self.growth)
 
 
-def soak(calls: int, minutes: float, folder: Path, stage: str) -> tuple[Soak, list[Sample]]:
+def soak(calls: int, minutes: float, folder: Path, stage: str, every_s: float = EVERY_S) -> tuple[Soak, list[Sample]]:
     """Run it in a folder of its own."""
-    plans = sender.steady(calls, 60, int(minutes * 60))
+    total = int(minutes * 60)
+    plans = sender.steady(calls, min(60, total // 3), total)
     with Namespaces() as spaces:
         wire = Wire.between(spaces)
         with Box(wire.tap, [wire.tap_interface], folder, stage) as box:
-            with Watch(box.pids, EVERY_S) as watch:
+            with Watch(box.pids, every_s) as watch:
                 played = sender.start(wire.sender, wire.interface, plans).wait()
             time.sleep(2)
             [port] = box.report("capture")["interfaces"]

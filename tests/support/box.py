@@ -139,6 +139,14 @@ class Box:
         """Wait until no call runs and none waits to be sealed. Raises TimeoutError, or RuntimeError if it has ended."""
         wait_for("sealing", self._sealed, patience_s)
 
+    def wait_until_recorded(self, calls: int, patience_s: float = SEAL_S) -> None:
+        """Wait until there are so many recordings, others may be running. Raises TimeoutError."""
+
+        def there() -> bool:
+            return all(len(list(self.out.rglob(files))) >= calls for files in ("*.wav", "*_info.txt"))
+
+        wait_for(f"{calls} recordings", there, patience_s)
+
     def recordings(self) -> list[Recording]:
         """All recordings, by name (and so by start)."""
         return [Recording(path, read_info(path)) for path in sorted(self.out.rglob("*.wav"))]
