@@ -127,7 +127,7 @@ class Health:
         quiet = f"no packet for {now - self._last_packet:.0f} s: is the mirror port still set up?"
         self._state("NO_TRAFFIC", now - self._last_packet > QUIET_S, quiet, "critical")
         gate = stage.engine.gate
-        flood = f"more than {gate.rate} new calls a second: {gate.refused} INVITEs were turned away so far"
+        flood = f"more than {gate.rate} new calls a second: {gate.refused} messages were turned away so far"
         self._state("SIP_FLOOD", gate.flooded(stage.engine.now), flood, "critical")
         if self.flood_calls:
             self.note("calls of a flood", without_answer=self.flood_calls)
@@ -135,7 +135,7 @@ class Health:
         missed = stage.gaps.packets
         self._event("MIRROR_LOSS", missed, f"{missed} packets missed in all streams at once: the mirror loses packets")
         dropped = sum(count for (fate, _), count in account.packets.items() if fate == "overload_dropped")
-        dropped -= account.packets["overload_dropped", "flood of INVITEs"]
+        dropped -= account.packets["overload_dropped", "flood of SIP"]
         self._event("OVERLOAD", dropped, f"{dropped} packets were given up for want of memory", "critical")
         steps = stage.clock.set
         self._event(

@@ -50,7 +50,7 @@ class _Spool:
 class LiveEngine(Engine):
     """An engine that gives out packets as they come. `links` are the link types of the interfaces, `memory` what media
     without a call may take, in bytes. Beyond `new_calls_per_s` INVITEs are a flood (`gate`): while it lasts a call gets
-    its spool only when somebody answers.
+    its spool only when somebody answers, or media comes.
     """
 
     stash: Stash = field(init=False)
@@ -164,8 +164,8 @@ class LiveEngine(Engine):
             return
         packet = blocks.datagram(heard.source, heard.destination, heard.message.raw)
         spoke = Spoke(call.number, heard.time, packet)
-        unanswered = call.state is State.CALLING and self.gate.flooded(heard.time)
-        if self._past is not None or (unanswered and not spool.begun):
+        doubtful = (call.state is State.CALLING or call.joined_late) and self.gate.flooded(heard.time)
+        if self._past is not None or (doubtful and not spool.begun):
             self._keep_early(spool, spoke)
         else:
             self._begin(spool, heard.time)
