@@ -1,4 +1,4 @@
-"""A flood of SIP must not keep running calls from being heard: strangers' messages beyond a rate are turned away unread.
+"""A flood of SIP must not keep running calls from being heard: beyond a rate strangers' messages are turned away.
 
 Buckets of tokens, filled by the packets' time. Messages of calls in progress always pass: they are told by their
 Call-ID, whatever addresses the flood makes up. Answers to INVITEs have a bucket of their own, so that a call whose
