@@ -56,11 +56,11 @@ def frames(packets: Sequence[Packet], wrapping: str = "ethernet") -> Records:
 
 def block(stamped: Sequence[tuple[int, bytes]], link: int = 1) -> Records:
     """Frames with their times (ns) as one block."""
-    data = np.frombuffer(b"".join(frame for _, frame in stamped) + bytes(PADDING), dtype=np.uint8)
+    data = np.frombuffer(bytearray(b"".join(frame for _, frame in stamped) + bytes(PADDING)), dtype=np.uint8)
     length = np.array([len(frame) for _, frame in stamped], dtype=np.int64)
     time = np.array([when for when, _ in stamped], dtype=np.int64)
     kinds = np.full(len(stamped), link, dtype=np.uint16)
-    return Records(data, np.cumsum(length) - length, length, length, time, kinds, 0)
+    return Records(data, np.cumsum(length) - length, length, length.copy(), time, kinds, 0)
 
 
 def part(records: Records, start: int, stop: int) -> Records:
