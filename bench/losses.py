@@ -17,8 +17,8 @@ from tests.support.replay import Started
 
 SECOND_US = 1_000_000
 ALLOWED_S = 1.0
-DEAFENING = {"run", "capture"}
-"""Capture does not outlive its supervisor."""
+STOPPING_US = 500_000
+"""When its supervisor is killed, capture stops in good order, about so much later."""
 LATE_US = 60_000
 """A frame is sent, and a kill felt, at most so much later than it was due."""
 
@@ -99,8 +99,11 @@ def judge(
 ) -> Verdict:
     """Hold a box's recordings against the plans that were played; kills are monotonic ns and names."""
     verdict = Verdict([((at - started.monotonic_ns) / 1e9, what) for at, what in kills], exit_codes=exit_codes)
+    zero = started.zero_ns // 1000 - started.monotonic_ns // 1000
     times = [
-        started.zero_ns // 1000 + (at - started.monotonic_ns) // 1000 for at, what in kills if DEAFENING & set(what)
+        zero + at // 1000 + (0 if "capture" in what else STOPPING_US)
+        for at, what in kills
+        if {"capture", "run"} & set(what)
     ]
     found = by_call(box.recordings())
     heard = list(_heard(plans, found, verdict))
@@ -136,7 +139,8 @@ def _marks(pieces: Sequence[Recording]) -> list[str]:
     wrong: list[str] = []
     for before, piece in zip([None, *pieces], pieces, strict=False):
         name = f"{piece.info['CallId']}, {piece.info['RecordingId']}"
-        if piece is not pieces[-1] and not piece.info.get("Truncated", "").startswith("yes"):
+        stopped = piece.info["EndReason"] == "recorder stopped"
+        if piece is not pieces[-1] and not stopped and not piece.info.get("Truncated", "").startswith("yes"):
             wrong.append(f"{name}: goes on in another recording, and is not marked Truncated")
         continues = piece.info.get("ContinuationOf", "")
         if before is not None and before.info["RecordingId"] not in continues:

@@ -44,7 +44,7 @@ def write(box: Box, call: int, name: str, channels: tuple[bytes, bytes], **more:
     box.out.mkdir(exist_ok=True)
     path = box.out / f"{name}.wav"
     path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
-    facts = {"RecordingId": name, "CallId": call_id(call), "AudioStart": name} | more
+    facts = {"RecordingId": name, "CallId": call_id(call), "AudioStart": name, "EndReason": "x"} | more
     path.with_name(f"{name}_info.txt").write_text("".join(f"{key}: {value}\n" for key, value in facts.items()))
     return path
 
