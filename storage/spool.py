@@ -234,8 +234,8 @@ class SpoolFiles:
                 yield lambda: self._append(path, job)
             if job.first:
                 yield lambda: _remember(resume, [note_block({"note": "media"}, 0)])
-            if job.replaces and job.replaces != job.id:
-                yield lambda: resume.with_name(f"{job.replaces}.pcapng").unlink(missing_ok=True)
+        if job.replaces and job.replaces != job.id:
+            yield lambda: resume.with_name(f"{job.replaces}.pcapng").unlink(missing_ok=True)
         if job.ends:
             yield lambda: self._close(job.id)
         if job.ends in (DONE, "stop"):
@@ -266,7 +266,7 @@ class SpoolFiles:
         while len(self._open) >= self._most:
             os.close(self._open.popitem(last=False)[1])
         self._open[job.id] = os.open(path, flags, FILE_MODE)
-        self._sizes.setdefault(job.id, 0)
+        self._sizes.setdefault(job.id, os.fstat(self._open[job.id]).st_size)
         return self._open[job.id]
 
     def _close(self, name: str) -> None:

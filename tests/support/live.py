@@ -107,7 +107,7 @@ class Capture:
             new_calls_per_s=new_calls_per_s,
         )
         self.book = SpoolBook(Origin("box", "box", "1.0", "mon0", LINKS), [])
-        self.files = files or SpoolFiles(folder / "spool")
+        self.files = SpoolFiles(folder / "spool") if files is None else files
         self.do: Callable[[Job], None] = self.files.do
         self.over: list[Over] = []
         self.calls_seen = 0
