@@ -116,11 +116,12 @@ class Sealer:
                 if _flow_of(track) == flow:
                     track.fresh &= (track.rows["time"] < since) | (track.rows["time"] >= until)
         if first:
+            cut_off = ended.call.end_reason in (STOPPED, BROKEN_OFF)
             ended.circumstances = Circumstances(
                 id=head.id,
                 since=head.begun if head.continues else None,
                 continues=head.continues,
-                truncated=_truncated(spool),
+                truncated=_truncated(spool) if cut_off else None,
                 broke_off=spool.over is None,
                 kernel_drops=_number(over, "kernel_drops", 0),
                 lost=_number(over, "lost", 0),
@@ -137,11 +138,9 @@ class Sealer:
         self.account.notes.update(account.notes)
 
 
-def _truncated(spool: SpoolFile) -> int | None:
-    """Return where the recording breaks off though the call did not, in ns."""
-    if spool.over is None:
-        return spool.last
-    return _number(spool.over, "time", spool.last) if spool.over.get("running") else None
+def _truncated(spool: SpoolFile) -> int:
+    """Return where the recording of a call that had not ended breaks off, in ns."""
+    return spool.last if spool.over is None else _number(spool.over, "time", spool.last)
 
 
 def _steps(spool: SpoolFile) -> Steps:
