@@ -4,9 +4,9 @@
     python bench/soak.py --calls 20 --minutes 2 --json
 
 Calls of a minute begin and end all the time. Memory is each process's own (RssAnon: neither the ring nor files that are
-mapped), looked at every five seconds. Tables that are bounded take a while to fill (the last 4,096 calls are remembered,
-twenty minutes of them here); memory is flat if in the last fifth of the run it is no more than in the fifth before,
-save 2 % and 1 MiB. Needs root.
+mapped), looked at every five seconds. Bounded tables take a while to fill (the last 4,096 calls are remembered, twenty
+minutes of them here); memory is flat if in the last fifth of the run it is no more than in the fifth before, save 2 %
+and 1 MiB. Needs root.
 The exit code is 1 when a process grew, a packet was dropped, or a recording is missing or wrong.
 """
 
@@ -41,7 +41,7 @@ SAMPLE = 40
 
 @dataclass(frozen=True)
 class Growth:
-    """A process's memory, in bytes, in the second, the fourth and the last fifth of the run, and at most; CPU in cores."""
+    """A process's memory in the second, fourth and last fifth of the run, and at most, in bytes; its CPU in cores."""
 
     name: str
     early: float
