@@ -125,6 +125,7 @@ class Sealer:
                 broke_off=spool.over is None,
                 kernel_drops=_number(over, "kernel_drops", 0),
                 lost=_number(over, "lost", 0),
+                harm=spool.harm,
                 source=head.interfaces,
                 clock=tuple(zip(_steps(spool).since, _steps(spool).ahead, strict=True)),
             )

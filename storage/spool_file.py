@@ -65,6 +65,12 @@ class SpoolFile:
     damage: str
 
     @property
+    def harm(self) -> str:
+        """What is wrong with the file beyond that a kill or a power loss cut it short; more may be in it then."""
+        damage = self.damage.removeprefix(f"{self.path}: ")
+        return "" if damage.startswith("cut short") else damage
+
+    @property
     def over(self) -> dict[str, Any] | None:
         """The note that ends a file that was handed over."""
         return next((note for note in reversed(self.notes) if note.get("note") == "over"), None)
