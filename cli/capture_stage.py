@@ -15,7 +15,8 @@ from ..sniffer.datagrams import RtpColumns
 from ..sniffer.direction import direction
 from ..sniffer.engine import Listener
 from ..sniffer.gaps import Gaps
-from ..sniffer.live import Cycle, LiveEngine, Over
+from ..sniffer.items import Cycle, Over
+from ..sniffer.live import LiveEngine
 from ..sniffer.monotonic import SteadyClock
 from ..sniffer.records import Records
 from ..sniffer.sources import clocks

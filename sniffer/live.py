@@ -13,22 +13,20 @@ import numpy.typing as npt
 
 from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started, State
 from . import blocks
-from .blocks import RAW_IP
 from .correlator import FOREVER, SECOND, CallSettings, Claim, Tracked
-from .datagrams import Datagrams, Mask, RtpColumns, SlowPacket
+from .datagrams import Datagrams, Mask, SlowPacket
 from .engine import SLICE, Engine
 from .gate import Gate
 from .hold import BESIDE, Hold, Waiting
-from .items import Begun, Cycle, Forgotten, Item, Media, Noted, Over, Past, Spoke
-from .records import PADDING, Ints, Records
+from .items import Begun, Cycle, Forgotten, Media, Noted, Over, Past, Spoke
+from .records import Ints, Records
 from .signalling import Heard, Stash
+from .visit import Visit
 
 FREE, MIXED = -1, -2
 """What stands in the route of a stream that no call owns, and of one whose packets need a closer look."""
 SURE = 8
 """The score of a match from which on no other call is likely to get the stream (`bindings.Match.score`)."""
-_STASH = 1 << 60
-_STASH_STEP = 1 << 17
 MAX_EARLY, EARLY_MEMORY = 64, 32 << 20
 """Messages of a call, and bytes in all, kept for spool files that were not begun yet."""
 FORGET_EVERY = SECOND
@@ -60,8 +58,7 @@ class LiveEngine(Engine):
     hold: Hold = field(init=False)
     _spools: dict[int, _Spool] = field(init=False, default_factory=dict)
     _cycle: Cycle = field(init=False, default_factory=Cycle)
-    _records: Records = field(init=False)
-    _stashed: list[bytes] = field(init=False, default_factory=list)
+    _visit: Visit = field(init=False)
     _route: npt.NDArray[np.int64] = field(init=False)
     _dirty: set[int] = field(init=False, default_factory=set)
     _known: dict[int, dict[int, tuple[Claim, int]]] = field(init=False, default_factory=dict)
@@ -71,7 +68,8 @@ class LiveEngine(Engine):
     _forgot: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.stash = self._keep_whole
+        self._visit = Visit(self.links)
+        self.stash = self._visit.keep_whole
         Engine.__post_init__(self)
         self.correlator.observer = self._observe
         self.gate = self._signalling.gate = Gate(self.new_calls_per_s, self.correlator.dialogs.knows)
@@ -84,7 +82,7 @@ class LiveEngine(Engine):
         """Take the frames of one visit to the ring, in steady time; return what they gave."""
         if len(records) == 0:
             return self.idle(self._now)
-        self._records = records
+        self._visit.records = records
         for _ in self.feed(self.columns.read(records)):
             raise AssertionError("a live engine gives out no ended calls")
         return self._finished_cycle()
@@ -151,7 +149,7 @@ class LiveEngine(Engine):
 
     def _finished_cycle(self) -> Cycle:
         done, self._cycle = self._cycle, Cycle()
-        self._stashed.clear()
+        self._visit.end()
         return done
 
     # -- signalling ----------------------------------------------------------------------------------------------------
@@ -223,19 +221,13 @@ class LiveEngine(Engine):
 
     # -- media ---------------------------------------------------------------------------------------------------------
 
-    def _keep_whole(self, packet: bytes) -> int:
-        """Keep a packet that was put together from fragments; return its position."""
-        self._stashed.append(packet)
-        return _STASH + (len(self._stashed) - 1) * _STASH_STEP
-
     def _store(self, block: Datagrams, numbers: npt.NDArray[np.int32]) -> None:
         self._settle(block.first)
         rtp, numbers = self._admitted(block.rtp, numbers)
         if len(rtp) == 0:
             return
         owners, rows, copies = self._owners_of(rtp.time, numbers)
-        stashed = rtp.position >= _STASH
-        for records, here, frame in self._sources(rtp, stashed):
+        for records, here, frame in self._visit.frames(rtp):
             mine = here[rows]
             self._give(records, frame[rows[mine]], owners[mine], rtp.frames[rows[mine]])
             held = np.nonzero(here & (copies != 0))[0]
@@ -245,15 +237,6 @@ class LiveEngine(Engine):
         given[rows] = True
         self.account.packet("kept", "handed to calls", int(rtp.frames[given].sum(dtype=np.int64)))
         self._latest = max(self._latest, int(rtp.time[-1]))
-
-    def _sources(self, rtp: RtpColumns, stashed: Mask) -> Iterator[tuple[Records, Mask, Ints]]:
-        """Yield where frames lie: the records, the mask of rows that lie there, and each row's frame."""
-        header_end = rtp.position - self._records.position - 1  # an empty payload would lie in the next frame
-        frame = np.searchsorted(self._records.offset, header_end, side="right") - 1
-        yield self._records, ~stashed, frame
-        if stashed.any():
-            place = (rtp.position - _STASH) // _STASH_STEP
-            yield _as_records(self._stashed, place[stashed], rtp.time[stashed]), stashed, place
 
     def _owners_of(self, time: Ints, numbers: npt.NDArray[np.int32]) -> tuple[Ints, Ints, npt.NDArray[np.uint8]]:
         """Return who gets which row: owners (call numbers) and rows, a row as often as it has owners; and of each row
@@ -291,7 +274,7 @@ class LiveEngine(Engine):
             return
         order = np.argsort(owner, kind="stable")
         owner = owner[order]
-        packed = blocks.packets(records, frame[order], self._numbers(records, frame[order]))
+        packed = self._visit.packets(records, frame[order])
         edges = [0, *(np.nonzero(np.diff(owner))[0] + 1).tolist(), len(owner)]
         counts = np.add.reduceat(frames[order].astype(np.int64), edges[:-1]).tolist()
         parts = []
@@ -317,16 +300,7 @@ class LiveEngine(Engine):
             count = int(frames[~taken].sum(dtype=np.int64))
             self.account.packet("overload_dropped", "media without a call: memory full", count)
             return
-        packed = blocks.packets(records, frame, self._numbers(records, frame))
-        self.hold.add(Waiting(packed, numbers, time, frames, taken))
-
-    def _numbers(self, records: Records, frame: Ints) -> npt.NDArray[np.uint32]:
-        """Return the interface of each frame in the spool's numbering: 0 is raw IP, then the links in their order."""
-        table = np.zeros(1 << 16, dtype=np.uint32)
-        for number, link in enumerate(dict.fromkeys((RAW_IP, *self.links))):
-            table[link] = number
-        found: npt.NDArray[np.uint32] = table[records.link[frame]]
-        return found
+        self.hold.add(Waiting(self._visit.packets(records, frame), numbers, time, frames, taken))
 
     # -- claims --------------------------------------------------------------------------------------------------------
 
@@ -347,18 +321,22 @@ class LiveEngine(Engine):
 
     def _compare(self, stream: int, claims: list[Claim], before: dict[int, tuple[Claim, int]]) -> None:
         """Tell the calls that hold a stream what changed: `before` are the claims known so far, and their ends."""
-        regained = min((self._fetch(stream, claim) for claim in claims if id(claim) not in before), default=FOREVER)
-        for place, claim in enumerate(claims):
-            known = before.get(id(claim))
-            if known is None:
-                until = max((other.until for other in claims[:place]), default=0)
-                if until > claim.since:  # both have it: the other's recording counts the packets
-                    self._note(stream, claim, "shared", claim.since, until=until)
-            elif claim.until < known[1] and claim.tracked.closed:
-                for other in claims[place + 1 :]:
-                    self._note(stream, other, "alone", claim.until)
-            elif claim.until < known[1] and max(claim.until, regained) <= self._latest:
+        new = [claim for claim in claims if id(claim) not in before]
+        regained = min((self._fetch(stream, claim) for claim in new), default=FOREVER)
+        for claim, until in before.values():
+            if claim.until < until and claim.tracked.closed:
+                for other in claims:
+                    if other.until > claim.until:
+                        self._note(stream, other, "alone", claim.until)
+            elif claim.until < until and max(claim.until, regained) <= self._latest:
                 self._note(stream, claim, "ignore", max(claim.until, regained), until=self._latest + 1)
+        earlier = [claim for claim, _ in before.values()]
+        for claim in new:
+            for other in earlier:
+                since, until = max(claim.since, other.since), min(claim.until, other.until)
+                if since < until:  # both have it: the other's recording counts the packets
+                    self._note(stream, claim, "shared", since, until=until)
+            earlier.append(claim)
 
     def _fetch(self, stream: int, claim: Claim) -> int:
         """Claim backwards what waited. Return the time (ns) from which on another call had it already."""
@@ -441,17 +419,3 @@ class LiveEngine(Engine):
                 self._cycle.items.append(Forgotten(spool.past))
             return
         self._cycle.items.append(Over(tracked, self._now, spool.frames, running))
-
-
-def _as_records(packets: list[bytes], place: Ints, time: Ints) -> Records:
-    """Return packets put together from fragments as frames of raw IP; `time` (ns) is that of the packets at `place`."""
-    sizes = np.array([len(packet) for packet in packets], dtype=np.int64)
-    offset = np.concatenate(([0], np.cumsum(sizes)))[:-1]
-    data = np.frombuffer(b"".join(packets) + bytes(PADDING), dtype=np.uint8)
-    count = len(packets)
-    times = np.zeros(count, dtype=np.int64)
-    times[place] = time
-    return Records(data, offset, sizes, sizes, times, np.full(count, RAW_IP, dtype=np.uint16), 0)
-
-
-__all__ = ["Begun", "Cycle", "Forgotten", "Item", "LiveEngine", "Media", "Noted", "Over", "Past", "Spoke"]

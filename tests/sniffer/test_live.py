@@ -166,6 +166,18 @@ def test_the_next_call_takes_the_ports_of_one_whose_bye_was_missed(tmp_path: Pat
         assert_sound(recording, *scene.channels())
 
 
+def test_a_stream_that_changes_hands_and_back_is_counted_once(tmp_path: Path) -> None:
+    """The second call takes the silent stream of the first, whose BYE was missed, and gives it back when it ends."""
+    first = without_bye(plain_call(1, duration_ms=20))
+    second, third = (
+        plain_call(1, start_ns=START_NS + start * MS, duration_ms=20, ssrc=(start, start + 1), shape=shape)
+        for start, shape in ((1010, replace(first.dialog, call_id="2")), (6230, replace(first.dialog, call_id="3")))
+    )
+    with Capture(tmp_path) as capture:
+        capture.hear(together(first, second, without_bye(third)))
+    assert dict(seal(tmp_path).packets) == {("kept", "sound"): 6}
+
+
 def late_answer(seed: int, media_ms: int) -> Scene:
     """The callee's SDP comes so long after its media: nothing said where that belongs, not even the offer."""
     shape = dialog(seed)

@@ -21,7 +21,8 @@ from tapdeck.cli.record import Captures, build_engine, own_of
 from tapdeck.cli.settings import Settings
 from tapdeck.sniffer.account import Account
 from tapdeck.sniffer.engine import CallSettings, Limits
-from tapdeck.sniffer.live import Cycle, LiveEngine, Over
+from tapdeck.sniffer.items import Cycle, Over
+from tapdeck.sniffer.live import LiveEngine
 from tapdeck.sniffer.records import PADDING, Records
 from tapdeck.sniffer.sources.payloads import Payloads, RowParking
 from tapdeck.storage.facts import Recorder
