@@ -15,6 +15,7 @@ from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started
 from . import blocks
 from .correlator import FOREVER, SECOND, CallSettings, Claim, Tracked
 from .datagrams import Datagrams, Mask, SlowPacket
+from .early import Early
 from .engine import SLICE, Engine
 from .gate import Gate
 from .hold import BESIDE, Hold, Waiting
@@ -27,20 +28,17 @@ FREE, MIXED = -1, -2
 """What stands in the route of a stream that no call owns, and of one whose packets need a closer look."""
 SURE = 8
 """The score of a match from which on no other call is likely to get the stream (`bindings.Match.score`)."""
-MAX_EARLY, EARLY_MEMORY = 64, 32 << 20
-"""Messages of a call, and bytes in all, kept for spool files that were not begun yet."""
 FORGET_EVERY = SECOND
 """How often streams that fell silent are looked for, in ns: the table is made anew without them."""
 
 
 @dataclass(slots=True)
 class _Spool:
-    """What the engine remembers of a call's spool: whether it was begun, and what waits for that."""
+    """What the engine remembers of a call's spool: whether it was begun, and how many frames of media are in it."""
 
     tracked: Tracked
     past: Past | None = None
     begun: bool = False
-    early: list[Spoke] = field(default_factory=list)
     frames: int = 0
 
 
@@ -64,7 +62,7 @@ class LiveEngine(Engine):
     _known: dict[int, dict[int, tuple[Claim, int]]] = field(init=False, default_factory=dict)
     _past: Past | None = field(init=False, default=None)
     _latest: int = field(init=False, default=0)
-    _early: int = field(init=False, default=0)
+    _early: Early = field(init=False, default_factory=Early)
     _forgot: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -164,18 +162,10 @@ class LiveEngine(Engine):
         spoke = Spoke(call.number, heard.time, packet)
         doubtful = (call.state is State.CALLING or call.joined_late) and self.gate.flooded(heard.time)
         if self._past is not None or (doubtful and not spool.begun):
-            self._keep_early(spool, spoke)
+            self._early.keep(spoke, anyway=self._past is not None)
         else:
             self._begin(spool, heard.time)
             self._cycle.items.append(spoke)
-
-    def _keep_early(self, spool: _Spool, spoke: Spoke) -> None:
-        """Keep a message until the spool begins. Of an earlier run's call all are kept: they are few enough there."""
-        size = len(spoke.packet)
-        room = len(spool.early) < MAX_EARLY and self._early + size <= EARLY_MEMORY
-        if room or self._past is not None:
-            spool.early.append(spoke)
-            self._early += size
 
     def _secured(self, packet: SlowPacket) -> list[Tracked]:
         """The end of a ZRTP handshake belongs into the spool: it tells when sound ends and cipher begins."""
@@ -189,7 +179,7 @@ class LiveEngine(Engine):
             if spool.begun:
                 self._cycle.items.append(spoke)
             else:
-                self._keep_early(spool, spoke)
+                self._early.keep(spoke, anyway=self._past is not None)
         return found
 
     def _begin(self, spool: _Spool, time: int) -> None:
@@ -198,13 +188,7 @@ class LiveEngine(Engine):
             return
         spool.begun = True
         self._cycle.items.append(Begun(spool.tracked, time, spool.past))
-        self._cycle.items += self._early_of(spool)
-
-    def _early_of(self, spool: _Spool) -> list[Spoke]:
-        """Take what was kept until the spool begins."""
-        early, spool.early = spool.early, []
-        self._early -= sum(len(spoke.packet) for spoke in early)
-        return early
+        self._cycle.items += self._early.take(spool.tracked.call.number)
 
     def _observe(self, tracked: Tracked, event: Event) -> None:
         number = event.call.number
@@ -366,15 +350,8 @@ class LiveEngine(Engine):
         """Note in a call's spool what happened to its hold on a stream."""
         spool = self._spools.get(claim.tracked.call.number)
         if spool is not None and spool.begun:
-            note = {"note": kind, "flow": self._flow(stream), "since": since, **more}
+            note = {"note": kind, "flow": self.streams.flow(stream, self.book), "since": since, **more}
             self._cycle.items.append(Noted(claim.tracked.call.number, self._now, note))
-
-    def _flow(self, stream: int) -> list[Any]:
-        """Return what names a stream outside this process: source, port, destination, port, SSRC."""
-        row = self.streams.rows[stream]
-        ports = int(row["ports"])
-        ends = self.book.text(int(row["source"])), ports >> 16, self.book.text(int(row["destination"])), ports & 0xFFFF
-        return [*ends, int(row["ssrc"])]
 
     # -- what is over --------------------------------------------------------------------------------------------------
 
@@ -413,7 +390,7 @@ class LiveEngine(Engine):
         spool = self._spools.pop(tracked.call.number, None)
         if spool is None:
             return
-        self._early_of(spool)
+        self._early.take(tracked.call.number)
         if spool.past is not None and not spool.begun:
             if not running:
                 self._cycle.items.append(Forgotten(spool.past))

@@ -177,12 +177,11 @@ def test_a_table_full_of_words_makes_room_for_a_real_call(kind: str, tmp_path: P
 
 
 def test_what_is_kept_for_spools_not_begun_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tapdeck.sniffer.live.EARLY_MEMORY", 5000)
+    monkeypatch.setattr("tapdeck.sniffer.early.MEMORY", 5000)
     capture = Capture(tmp_path, new_calls_per_s=40)
     capture.visits(frames(list(flood("INVITEs", 500, START_NS, MS))), range(0, 500, 50))
-    kept = [spoke for spool in capture.engine._spools.values() for spoke in spool.early]
-    assert 4000 < sum(len(spoke.packet) for spoke in kept) <= 5000
+    assert 4000 < capture.engine._early.size <= 5000
     capture.rest(70)
     assert not capture.engine._spools
-    assert capture.engine._early == 0
+    assert capture.engine._early.size == 0
     assert not capture.files_of("live")
