@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tapdeck.cli.call_events import EventPrinter
+from tapdeck.cli.config import load
 from tapdeck.cli.exit_codes import ExitCode
+from tapdeck.cli.seal_stage import AGAIN_S, SealStage
 from tapdeck.storage import handover, state
 from tapdeck.storage.spool import DONE
 from tests.support.live import Capture, Files, content, recordings, seal
@@ -204,3 +207,20 @@ def test_killed_in_the_midst_of_it_every_call_is_there_once(tmp_path: Path) -> N
     assert {path.name[0] for path in (tmp_path / "sealed").rglob("*") if path.is_file()} <= {"2", "."}
     for recording, scene in zip(recordings(tmp_path), scenes, strict=True):
         assert_sound(recording, *scene.channels())
+
+
+def test_a_folder_that_is_away_for_weeks_is_still_tried_every_few_minutes(tmp_path: Path) -> None:
+    (name,) = spooled(tmp_path, plain_call(1))
+    (tmp_path / "state").mkdir()
+    (tmp_path / "sealed").write_text("in the way")
+    places = {"storage__recordings": tmp_path / "sealed", "storage__spool": tmp_path / "spool"}
+    settings = load(
+        None, {key: str(path) for key, path in {**places, "storage__state": tmp_path / "state"}.items()}, {}
+    )
+    stage = SealStage(settings, EventPrinter(as_json=True))
+    stage._again[f"{name}.pcapng"] = 0.0, 5000
+    before = time.monotonic()
+    assert not stage.tick()
+    when, tries = stage._again[f"{name}.pcapng"]
+    assert (tries, stage.conclude()) == (5001, ExitCode.CANNOT_WRITE)
+    assert before < when <= time.monotonic() + AGAIN_S[1]

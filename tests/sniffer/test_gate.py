@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,15 +166,26 @@ def test_a_call_whose_invite_drowned_is_joined_by_its_answer(tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["INVITEs", "answers"])
 def test_a_table_full_of_words_makes_room_for_a_real_call(kind: str, tmp_path: Path) -> None:
     """Calls of which nothing but one message was ever heard are given up; one with media is not."""
-    early = plain_call(1, start_ns=START_NS - 20 * MS, duration_ms=9000)
-    late = plain_call(2, start_ns=START_NS + 8000 * MS)
-    words = list(flood(kind, 300, START_NS + 200 * MS, 1 * MS))
+    early = plain_call(1, duration_ms=14_000)
+    late = plain_call(2, start_ns=START_NS + 12 * SECOND)
+    words = list(flood(kind, 300, START_NS + 6 * SECOND, 1 * MS))
     with Capture(tmp_path, limits=Limits(max_calls=100), new_calls_per_s=10_000) as capture:
         capture.hear(in_order(early.packets(), words, late.packets()), size=50)
-    assert capture.engine.correlator.dialogs.refused_calls >= 200
+    assert capture.engine.correlator.dialogs.refused_calls == 300 - 99
     sealed(tmp_path)
     for recording, scene in zip(recordings(tmp_path), (early, late), strict=True):
         assert_sound(recording, *scene.channels())
+
+
+def test_one_call_that_keeps_talking_does_not_keep_the_others_in_a_full_table(tmp_path: Path) -> None:
+    words = list(flood("INVITEs", 20, START_NS, 1 * MS))
+    again = [replace(words[0], time_ns=START_NS + n * SECOND) for n in range(1, 12)]
+    scene = plain_call(1, start_ns=START_NS + 10 * SECOND + 5 * MS)
+    with Capture(tmp_path, limits=Limits(max_calls=20)) as capture:
+        capture.hear(in_order(words, again, scene.packets()), size=10)
+    assert capture.engine.correlator.dialogs.refused_calls == 0
+    sealed(tmp_path)
+    assert_sound(recordings(tmp_path)[0], *scene.channels())
 
 
 def test_what_is_kept_for_spools_not_begun_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,13 +229,14 @@ def test_legs_that_share_their_streams_both_have_them(tmp_path: Path) -> None:
         assert_sound(recording, *one.channels())
 
 
-def test_one_leg_outlives_the_other(tmp_path: Path) -> None:
-    """The stages agree on what is counted once, though the first leg's share ends in the middle."""
-    one, other = bypassed(1)
-    more = follow(one.right, one.right[-1].time_ns + 20 * MS, 7000, seed=9)
-    bye = hang_up(other.dialog, more[-1].time_ns + 200 * MS)
-    other = replace(other, signals=other.signals[:-2] + bye)
-    packets = in_order(together(one, other), [packet.packet() for packet in more])
+@pytest.mark.parametrize("longer", [0, 1])
+def test_one_leg_outlives_the_other(longer: int, tmp_path: Path) -> None:
+    """The stages agree on what is counted once, though one leg's share ends in the middle."""
+    legs = list(bypassed(1))
+    more = follow(legs[0].right, legs[0].right[-1].time_ns + 20 * MS, 7000, seed=9)
+    bye = hang_up(legs[longer].dialog, more[-1].time_ns + 200 * MS)
+    legs[longer] = replace(legs[longer], signals=legs[longer].signals[:-2] + bye)
+    packets = in_order(together(*legs), [packet.packet() for packet in more])
     assert_alike(tmp_path, packets, (1, ALL))
 
 
@@ -278,6 +279,7 @@ def test_a_visit_without_frames_changes_nothing(tmp_path: Path) -> None:
         for packet in packets:
             capture.hear([packet])
             capture.take(capture.engine.listen(block([])))
+            assert capture.engine.now == packet.time_ns
     assert sealed(tmp_path) == offline(tmp_path, packets)
 
 

@@ -16,7 +16,7 @@ from tapdeck.sniffer.items import Past
 from tapdeck.sniffer.sources.capture_file import CaptureError, CaptureFile
 from tapdeck.storage.resume import take_over
 from tapdeck.storage.spool import DONE, LIVE, RESUME
-from tapdeck.storage.spool_file import read_spool
+from tapdeck.storage.spool_file import read_spool, signalling
 from tests.sniffer.test_correlator import zrtp
 from tests.support import recipes
 from tests.support.disk import Crash, Disk
@@ -221,6 +221,7 @@ def test_a_call_without_media_yet_begins_anew_under_the_same_id(end: object, tmp
     assert callable(end)
     end(tmp_path, packets[:3])
     (name,) = files(tmp_path)[RESUME]
+    assert files(tmp_path)[DONE] == []
     gone_on(tmp_path, packets[3:])
     assert files(tmp_path) == {LIVE: [], DONE: [name], RESUME: []}
     account = seal(tmp_path)
@@ -281,6 +282,8 @@ def test_the_end_of_a_call_with_many_messages_is_in_its_continuation(tmp_path: P
     *_, last = recordings(tmp_path)
     assert last.info["EndReason"] == "BYE by caller"
     assert "Truncated" not in last.info
+    path = tmp_path / "spool" / DONE / f"{last.info['RecordingId']}.pcapng"
+    assert sum(len(records) for records in signalling(path)) == len(signals)
 
 
 def test_what_was_encrypted_before_the_kill_is_after_it(tmp_path: Path) -> None:
