@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,24 @@ def test_captures_of_the_lab(capture_file: Path, tmp_path: Path) -> None:
                 live.visits(records, np.nonzero(np.diff(records.time // patience))[0] + 1)
         payloads.close()
         assert without_ends(sealed(run)) == without_ends(expected)
+
+
+def test_a_message_behind_a_hole_in_a_connection_is_heard_when_capture_stops(tmp_path: Path) -> None:
+    scene = plain_call()
+    server = ip_address(scene.dialog.callee.sip.address).packed
+    answered = scene.signals[3].time_ns + 3 * MS
+    packets = [
+        packet
+        for packet in scene.packets_over_tcp(seed=1, cuts=0)
+        if packet.time_ns < answered
+        or packet.ip[9] != ip.TCP
+        or not (b"ACK sip" in packet.ip or packet.ip[12:16] == server)
+    ]
+    with Capture(tmp_path) as capture:
+        capture.hear(packets, size=5)
+    seal(tmp_path)
+    (recording,) = recordings(tmp_path)
+    assert recording.info["EndReason"] == "BYE by caller"
 
 
 # -- calls that meet ---------------------------------------------------------------------------------------------------
