@@ -86,7 +86,7 @@ class Site:
     def of(cls, campaign: Campaign, wire: Wire, folder: Path) -> Site:
         more = ("--media-silence-s", str(campaign.seconds + SILENCE_S))
         stages = ["run"] if campaign.supervised else ["capture", "seal"]
-        return cls([Box(wire.tap, [wire.tap_interface], folder, stage, more, alone=True) for stage in stages])
+        return cls([Box(wire.tap, [wire.tap_interface], folder, stage, more, alone=stage != "run") for stage in stages])
 
     def pids(self) -> dict[str, int]:
         return {name: pid for box in self.boxes for name, pid in box.pids().items()}
@@ -101,6 +101,7 @@ class Site:
                 os.kill(pids[name], signal.SIGKILL)
         if found:
             self.kills.append(Kill(now, found))
+        wait_for("the killed to die", lambda: not any(alive(pids[name]) for name in found))
 
     def revive(self) -> None:
         """Start again what has ended."""
@@ -112,6 +113,14 @@ class Site:
         """Whether every stage has said that it runs."""
         self.revive()
         return all(box.well() for box in self.boxes)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def run(campaign: Campaign, folder: Path) -> Verdict:
@@ -144,8 +153,9 @@ def _kill(campaign: Campaign, site: Site) -> None:
         else:
             wait_for("the stages to be well again", site.well, BACK_S)
             time.sleep(chance.uniform(*campaign.pause_s))
-        one = chance.choices((("capture",), ("seal",), tuple(site.pids())), (3, 1, 1))[0]
-        site.kill(one)
+        running = tuple(site.pids())
+        choice = [("capture",), ("seal",), running, *([("run",)] if campaign.supervised else [])]
+        site.kill(chance.choices(choice, (3, 1, 1, 1)[: len(choice)])[0])
         site.revive()
     wait_for("the stages to be well again", site.well, BACK_S)
 

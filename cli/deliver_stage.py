@@ -42,6 +42,7 @@ class DeliverStage:
         self._once, self._json = once, as_json
         self._state, self._root = Path(settings.storage.state), Path(settings.storage.recordings)
         self._alarms = state.Alarms(self._state, "deliver")
+        self._alarms.take_over()  # an outage that outlives us is one alarm
         self._ballast = Ballast(self._state)
         self._reports: queues.SimpleQueue[Report] = queues.SimpleQueue()
         self._workers: dict[str, Worker] = {}
@@ -200,9 +201,11 @@ class DeliverStage:
         self._disk = words.disk_report(disk, used, daily, decision)
         self._warn([*decision.alarms, *self._other_disk(here, limits)])
         if decision.go:
-            for local in remove(decision.go, self._root, self._state, self._queue, self._ballast, now):
+            gone = remove(decision.go, self._root, self._state, self._queue, self._ballast, now)
+            for local in gone:
                 _say(words.removed_json(local) if self._json else words.removed_line(local))
-            self._count_due = 0.0
+            used -= sum(local.parcel.bytes for local in gone)
+            self._disk = words.disk_report(disk_of(here), used, daily, decision)
         elif disk.free > limits.reserve:
             self._ballast.fill()
 

@@ -4,7 +4,7 @@ import click
 
 from ..sniffer.sources import bpf
 from ..sniffer.sources.capture_file import CaptureError
-from ..sniffer.sources.ring import Ring
+from ..sniffer.sources.ring import Ring, link_type
 from .exit_codes import ExitCode
 from .settings import Settings
 
@@ -21,6 +21,7 @@ def open_rings(settings: Settings) -> list[Ring]:
     try:
         rings = []
         for name in capture.interfaces:
+            program = bpf.compile(capture.filter, link_type(name)) if capture.filter else None
             ring = Ring(
                 name,
                 size=capture.ring_mb << 20,
@@ -28,9 +29,9 @@ def open_rings(settings: Settings) -> list[Ring]:
                 timeout_ms=capture.block_timeout_ms,
                 promiscuous=capture.promiscuous,
                 hardware_stamps=capture.hardware_stamps,
+                instructions=program,
             )
             rings.append(ring)
-        set_filters(rings, capture.filter)
     except CaptureError as error:
         raise CannotListen(str(error)) from None
     return rings

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ import click
 from . import layout, lock
 from .config import load, with_options
 from .privileges import group_entry, user_entry
-from .settings import SECTIONS, ConfigError, Settings, all_settings
+from .settings import SECTIONS, ConfigError, Settings, all_settings, time_of_day
 from .users import with_present_users
 
 if TYPE_CHECKING:
+    from .daily import Daily
     from .supervisor import Stage
 
 _ORPHANS_END_S = 90.0
@@ -48,13 +50,16 @@ def supervise(names: Sequence[str], as_json: bool, config: Path | None, options:
     from .supervisor import Supervisor
 
     log = set_up(settings.monitoring.log_level, as_json)
+    daily = self_test(settings, as_json) if names == STAGES else None
 
     def reload() -> bool:
         try:
-            load(config, options)
+            new = load(config, options)
         except ConfigError as error:
             log.error("the new configuration is not taken", reason=str(error))
             return False
+        if daily is not None:
+            daily.at = time_of_day(new.monitoring.selftest_at)
         return True
 
     return Supervisor(
@@ -64,19 +69,36 @@ def supervise(names: Sequence[str], as_json: bool, config: Path | None, options:
         reload=reload,
         environ=environment(settings, options, os.environ),
         keep_open=(held,),
+        daily=daily,
     ).run()
+
+
+def self_test(settings: Settings, as_json: bool) -> "Daily":
+    """Return the self-test that is made once a day."""
+    from .daily import Daily
+
+    zone = settings.zone()
+    return Daily(
+        name="selftest",
+        command=command("selftest", *(("--json",) if as_json else ())),
+        folder=Path(settings.storage.state),
+        at=time_of_day(settings.monitoring.selftest_at),
+        now=lambda: zone.local(time.time_ns()),
+    )
+
+
+def command(name: str, *more: str) -> tuple[str, ...]:
+    """Return the command line of one of our own commands. -P: root must not import what lies in the folder he is in."""
+    return (sys.executable, "-P", "-m", "tapdeck.cli", name, *more)
 
 
 def stages(settings: Settings, as_json: bool) -> "list[Stage]":
     """Return the stages of a run, in the order in which they are stopped."""
     from .supervisor import Stage
 
-    def command(name: str, *more: str) -> tuple[str, ...]:
-        return (sys.executable, "-m", "tapdeck.cli", name, *more)
-
     output = ("--json",) if as_json else ()
     found = [
-        Stage("capture", command("capture", "--alone", *output), grace_s=30, hung_s=30),
+        Stage("capture", command("capture", "--alone", *output), grace_s=30, hung_s=60),
         # A long recording takes its time, and nothing waits for these two.
         Stage("seal", command("seal", *output), grace_s=60, hung_s=600, drain_s=30),
         Stage("deliver", command("deliver", *output), grace_s=20, hung_s=600),

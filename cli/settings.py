@@ -7,6 +7,7 @@ heavy is imported here: most runs have no configuration file and should not pay 
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from datetime import datetime, time
 from typing import Any, cast
 
 from ..storage.localtime import Zone, ZoneError
@@ -247,6 +248,7 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"monitoring.log_level: {settings.monitoring.log_level!r} is none of {', '.join(LOG_LEVELS)}")
     if settings.monitoring.prometheus_listen:
         endpoint(settings.monitoring.prometheus_listen)
+    time_of_day(settings.monitoring.selftest_at)
     settings.naming()
 
 
@@ -261,6 +263,16 @@ def endpoint(text: str) -> tuple[str, int]:
     if not 0 < number < 65536:
         raise ConfigError(f"monitoring.prometheus_listen: {text!r} is no address and port like 127.0.0.1:9464")
     return str(address), number
+
+
+def time_of_day(text: str) -> time | None:
+    """Return the time that `03:30` is, None for an empty text. Raises ConfigError."""
+    if not text:
+        return None
+    try:
+        return datetime.strptime(text, "%H:%M").time()
+    except ValueError:
+        raise ConfigError(f"monitoring.selftest_at: {text!r} is no time of day like 03:30") from None
 
 
 def _check_range(setting: Setting, number: float) -> None:

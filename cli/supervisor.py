@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 
 from ..storage import state
 from . import notify
+from .daily import Daily
 from .exit_codes import ExitCode
 from .privileges import die_with_parent
 
@@ -71,6 +72,7 @@ class Supervisor:
     """Runs stages; the first one is what the box is for: with it the service is ready, by it the watchdog is fed.
 
     They are stopped in their order. `reload` is called before SIGHUP is passed on, and keeps it from them by False.
+    `daily` is started beside them when its time comes.
     """
 
     stages: Sequence[Stage]
@@ -80,6 +82,7 @@ class Supervisor:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     pace: Pace = Pace()
     keep_open: tuple[int, ...] = ()
+    daily: Daily | None = None
     _all: list[_Running] = field(default_factory=list)
     _alarms: state.Alarms = field(init=False)
     _ready: bool = False
@@ -124,14 +127,7 @@ class Supervisor:
     def _start(self, one: _Running) -> None:
         now = time.monotonic()
         try:
-            one.process = subprocess.Popen(
-                one.stage.command,
-                stdin=subprocess.DEVNULL,
-                env={name: value for name, value in self.environ.items() if name not in notify.VARIABLES},
-                start_new_session=True,  # Ctrl-C is for the supervisor, which stops the stages in their order
-                pass_fds=self.keep_open,
-                preexec_fn=_prepare(self._mask, os.getpid()),
-            )
+            one.process = self._spawn(one.stage.command)
         except (OSError, subprocess.SubprocessError) as error:
             one.last_exit = f"cannot be started: {error}"
             self._died(one, now)
@@ -144,6 +140,17 @@ class Supervisor:
         self.log.info("stage started", **facts)
         state.append(self.folder, "stage started", **facts)
 
+    def _spawn(self, command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+        """Start a command as a child that ends with us. Raises OSError, SubprocessError."""
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            env={name: value for name, value in self.environ.items() if name not in notify.VARIABLES},
+            start_new_session=True,  # Ctrl-C is for the supervisor, which stops the stages in their order
+            pass_fds=self.keep_open,
+            preexec_fn=_prepare(self._mask, os.getpid()),
+        )
+
     def _look(self) -> None:
         """One visit to all stages."""
         now = time.monotonic()
@@ -155,7 +162,16 @@ class Supervisor:
                     self._start(one)
                 continue
             self._examine(one, one.process.pid, now)
+        if self.daily is not None:
+            self._look_at_daily(self.daily)
         self._say(now)
+
+    def _look_at_daily(self, daily: Daily) -> None:
+        daily.look(self._spawn)
+        if daily.trouble:
+            self._alarms.raise_("SELFTEST_FAILED", daily.trouble)
+        else:
+            self._alarms.clear("SELFTEST_FAILED")
 
     def _reap(self, one: _Running, now: float) -> None:
         assert one.process is not None
@@ -234,6 +250,8 @@ class Supervisor:
         """Stop the stages one after the other: what one hands over, the next still takes."""
         notify.stopping()
         self.log.info("stopping")
+        if self.daily is not None:
+            self.daily.stop()
         for one in self._all:
             if one.process is None:
                 continue

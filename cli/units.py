@@ -74,7 +74,7 @@ def _box(settings: Settings, python: str, config: Path) -> str:
             "KillMode=mixed",
             "TimeoutStartSec=infinity",  # an interface may be plugged in later: that is an alarm, not a failure
             "TimeoutStopSec=180",
-            "WatchdogSec=60",
+            "WatchdogSec=120",  # a stage that hangs is killed by the supervisor before that
             "Nice=-5",
             "OOMScoreAdjust=-500",
             "LimitMEMLOCK=infinity",
@@ -105,7 +105,7 @@ def _stage(settings: Settings, stage: str, python: str, config: Path) -> str:
             f"ExecStart={_command(python, stage, config, *(['--alone'] if stage == 'capture' else []))}",
             "ExecReload=/bin/kill -HUP $MAINPID",
             "TimeoutStopSec=90",
-            f"WatchdogSec={60 if stage in ('capture', 'metrics') else 900}",  # a long recording takes its time
+            f"WatchdogSec={120 if stage in ('capture', 'metrics') else 900}",  # a long recording takes its time
             "UMask=0007",
             *([f"User={user}"] if user else []),
             *([f"SupplementaryGroups={settings.users.group}"] if settings.users.group else []),

@@ -84,6 +84,7 @@ class Engine:
         block = self._joiner.expand(block)
         for piece in _slices(block):
             self._step(piece)
+        self._signalling.tell_columns()
         if block.last > self._now:
             self._now = block.last
             self.correlator.advance(block.last)

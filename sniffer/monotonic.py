@@ -50,18 +50,24 @@ class _Era:
 @dataclass(slots=True)
 class _Source:
     """A ring: the number of the era that its frames have come to, and the latest steady time among them. None that is
-    still to come is older than `oldest`; none of this era goes back behind `floor`.
+    still to come is older than `oldest`; none of this era goes back behind `floor`. `backlog`: more was ready.
     """
 
     era: int
     oldest: int
-    last: int
+    last: int | None = None
     floor: int | None = None
+    backlog: bool = False
+
+    @property
+    def low(self) -> int:
+        """Before this steady time no frame is expected."""
+        return self.oldest if self.last is None else max(self.oldest, self.last - DISORDER)
 
 
 @dataclass(slots=True)
 class SteadyClock:
-    """Made with what both clocks show, before the rings are. `set` counts how often the wall clock was set since,
+    """Made with what both clocks show, when the rings are. `set` counts how often the wall clock was set since,
     `steps` is what it showed.
     """
 
@@ -72,13 +78,14 @@ class SteadyClock:
     now: int = field(init=False)
     """Steady time of the last sample."""
     _before: int = field(init=False)
+    _visited: int = field(init=False)
     _seen: int = field(init=False, default=0)
     _eras: list[_Era] = field(init=False)
     _dropped: int = field(init=False, default=0)
     _sources: dict[int, _Source] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.now = self._before = start = self.wall_then
+        self.now = self._before = self._visited = start = self.wall_then
         self._eras = [_Era(0, start, start, start)]
 
     # -- what the caller asks ------------------------------------------------------------------------------------------
@@ -90,11 +97,21 @@ class SteadyClock:
 
         `time` are their stamps in the order of the ring; both clocks were read after that, as close together as can be.
         """
-        steps = self.sample(wall, monotonic)
+        steps = self._look(wall, monotonic)
         return self.steady(time, source=source, backlog=backlog, card=card), steps
 
     def sample(self, wall: int, monotonic: int) -> list[Step]:
-        """Take what both clocks show now; return the step, if there was one since the last sample."""
+        """Take what both clocks show now; return the step, if there was one since they were looked at last.
+
+        For the end of a visit in which every ring was read: those that gave nothing are known to be empty.
+        """
+        self._visited = self.now
+        for ring in self._sources.values():
+            if not ring.backlog:
+                ring.oldest = max(ring.oldest, self._visited - REACH)
+        return self._look(wall, monotonic)
+
+    def _look(self, wall: int, monotonic: int) -> list[Step]:
         now = monotonic - self.monotonic_then + self.wall_then
         if now > self.now:
             self._before, self.now = self.now, now
@@ -112,12 +129,12 @@ class SteadyClock:
         return [Step(self.now, self._seen - seen, self._seen)]
 
     def steady(self, time: Ints, *, source: int = 0, backlog: bool = False, card: bool = False) -> Ints:
-        """Return the steady times of frames that were read before the last sample.
+        """Return the steady times of frames that were read before the clocks were looked at last.
 
         `source` tells rings apart; `backlog`: more of the ring is ready to be read; `card`: the stamps are those of the
         card, whose clock is its own (a kernel's stamps that lie in the future are not believed).
         """
-        ring = self._sources.setdefault(source, _Source(self._dropped, self._before - REACH, self._before))
+        ring = self._sources.setdefault(source, _Source(self._dropped, self._visited - REACH))
         ring.era = max(ring.era, self._dropped)
         parts = []
         while len(time) and ring.era < self._dropped + len(self._eras) - 1:
@@ -127,6 +144,7 @@ class SteadyClock:
             if len(time):
                 self._enter_next(ring, int(time[0]))
         parts.append(self._shifted(time, ring, card))
+        ring.backlog = backlog
         if not backlog:
             ring.oldest = self.now - REACH
             if ring.floor is not None and ring.floor < ring.oldest:
@@ -162,7 +180,7 @@ class SteadyClock:
         ring.era += 1
         era = self._eras[ring.era - self._dropped]
         ring.floor = ring.last
-        begin = max(stamp - era.ahead, ring.floor, era.earliest)
+        begin = max(stamp - era.ahead, era.earliest if ring.last is None else ring.last, era.earliest)
         if begin < era.since:
             place = bisect_left(self.steps.since, era.since)
             if place < len(self.steps.since) and self.steps.since[place] == era.since:
@@ -174,12 +192,14 @@ class SteadyClock:
             return time
         ahead = self._eras[ring.era - self._dropped].ahead
         steady: Ints = time - ahead if ahead else time
-        low, high = max(ring.oldest, ring.last - DISORDER) - TOLERANCE, self.now + TOLERANCE
+        # Before the first visit a ring may have waited for any time.
+        low, high = int(steady.min()) if ring.last is None else ring.low - TOLERANCE, self.now + TOLERANCE
         if not card and (steady.min() < low or steady.max() > high):
             steady = np.clip(steady, low, high)
         if ring.floor is not None:
             steady = np.maximum(steady, ring.floor)
-        ring.last = max(ring.last, int(steady.max()))
+        latest = int(steady.max())
+        ring.last = latest if ring.last is None else max(latest, ring.last)
         return steady
 
     def _before_change(self, time: Ints, ring: _Source) -> int:
@@ -187,14 +207,13 @@ class SteadyClock:
         era, following = self._eras[ring.era - self._dropped :][:2]
         by = following.ahead - era.ahead
         old, new = time - era.ahead, time - following.ahead
-        low = max(ring.oldest, ring.last - DISORDER)
-        may_be_old = (old >= low - TOLERANCE) & (old <= following.latest + TOLERANCE)
+        may_be_old = (old >= ring.low - TOLERANCE) & (old <= following.latest + TOLERANCE)
         may_be_new = (new >= following.earliest - TOLERANCE) & (new <= self.now + TOLERANCE)
         # So many frames are on the wrong side if the change comes before the first, the second ... or after the last.
         wrong = _sums(may_be_new & ~may_be_old) + _sums((may_be_old & ~may_be_new)[::-1])[::-1]
         places = np.nonzero(wrong == wrong.min())[0]
         # Of these places, where stamps go back least in the end: a true step leaves no trace in steady time.
-        gap = np.diff(time, prepend=ring.last + era.ahead)
+        gap = np.diff(time, prepend=(ring.oldest + REACH if ring.last is None else ring.last) + era.ahead)
         disorder = np.append(np.maximum(by - gap, 0) - np.maximum(-gap, 0), 0)[places]
         places = places[disorder == disorder.min()]
         if len(places) > 1 and by > 0:

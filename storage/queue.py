@@ -231,9 +231,9 @@ class Queue:
         below = (
             sa.func.instr(stem, "/") == 0 if folder == "." else stem.between(f"{folder}/", f"{folder}0")
         )  # 0 follows /
-        here = sa.select(_recordings.c.stem).where(below, _recordings.c.removed.is_(None))
+        found = sa.select(stem, _recordings.c.removed).where(below)  # not where it is null: that takes the wrong index
         with self._look() as look:
-            return set(look.execute(here).scalars())
+            return {row.stem for row in look.execute(found) if row.removed is None}
 
     def here(self, since: float) -> tuple[int, int, float | None]:
         """Return the bytes of all recordings on this machine's disk, the bytes of those that ended after `since`

@@ -152,6 +152,14 @@ class Alarms:
         if known is not None:
             append(self.folder, "alarm over", stage=self.stage, code=code, since=known["since"], text=known["text"])
 
+    def take_over(self) -> None:
+        """Go on with the alarms of the stage's last report: for one that is not there all the time."""
+        report = read(self.folder, self.stage) or {}
+        known = report.get("alarms")
+        for alarm in known if isinstance(known, list) else []:
+            if isinstance(alarm, dict) and {"code", "since", "severity", "text"} <= alarm.keys():
+                self._active[str(alarm["code"])] = alarm
+
     @property
     def active(self) -> list[dict[str, Any]]:
         """Return what is raised, as the reports have it: `code`, `since`, `severity`, `text`."""

@@ -20,7 +20,7 @@ from tapdeck.cli.main import cli
 from tapdeck.cli.run import environment
 from tapdeck.storage import state
 from tests.support import files
-from tests.support.netns import Namespaces, Wire, needs_namespaces, wait_for, within
+from tests.support.netns import Namespaces, Wire, needs_namespaces, sh, wait_for, within
 from tests.support.replay import replay
 from tests.support.scene import plain_call
 from tests.support.users import environment as clean_environment
@@ -56,7 +56,17 @@ class Running:
             f"--state={self.state}",
             *users,
         ]
-        command = [python_for_all(), "-m", "tapdeck.cli", *words, f"--group={GROUP}", "--metrics-user=nobody", *more]
+        (folder / "click.py").write_text("raise SystemExit('imported from the folder that somebody happened to be in')")
+        command = [
+            python_for_all(),
+            "-P",
+            "-m",
+            "tapdeck.cli",
+            *words,
+            f"--group={GROUP}",
+            "--metrics-user=nobody",
+            *more,
+        ]
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 within(wire.tap, *command), env=clean_environment(), stdout=sink, stderr=sink, cwd=folder
@@ -169,6 +179,28 @@ def test_the_output_is_json_where_that_is_wanted(wire: Wire, open_folder: Path) 
     assert running.stop() == 0
     lines = [json.loads(line) for line in running.log.read_text().splitlines()]
     assert "ready" in [line.get("event") for line in lines]
+
+
+@needs_namespaces("ss")
+@pytest.mark.parametrize("listen", ["", "127.0.0.1:9464"])
+def test_nothing_listens_but_what_is_configured(wire: Wire, open_folder: Path, listen: str) -> None:
+    sh("ip", "-n", wire.tap, "link", "set", "lo", "up")
+    running = Running(wire, open_folder, *([f"--prometheus-listen={listen}"] if listen else []))
+    try:
+        running.wait_until_well((*STAGES, "metrics") if listen else STAGES)
+        found = [line.split()[4] for line in sh(*within(wire.tap, "ss", "-Hltunp")).splitlines()]
+        assert found == ([listen] if listen else [])
+        if listen:
+            status = status_of(running.child("metrics")["pid"])
+            assert set(status["Uid"]) == {str(pwd.getpwnam("nobody").pw_uid)}
+            assert int(status["CapEff"][0], 16) == 0
+            fetch = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
+            text = sh(*within(wire.tap, sys.executable, "-c", fetch, f"http://{listen}/metrics"))
+            assert "tapdeck_up 1.0" in text
+            assert 'tapdeck_stage_up{stage="deliver"} 1.0' in text
+        assert running.stop() == 0
+    finally:
+        running.process.kill()
 
 
 def test_what_needs_no_box_to_be_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

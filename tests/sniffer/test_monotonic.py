@@ -53,12 +53,15 @@ class World:
 
 @dataclass
 class Run:
-    """A capture in that world: visits every `CYCLE`; each takes what came, at most `limit` frames."""
+    """A capture in that world: visits every `CYCLE`; each takes what came, at most `limit` frames. `idle`: a visit that
+    finds nothing only looks at the clocks.
+    """
 
     world: World
     clock: SteadyClock = field(default_factory=lambda: SteadyClock(START, BOOT))
     limit: int = 1 << 30
     noise: list[int] = field(default_factory=lambda: [0])
+    idle: bool = False
     found: list[Step] = field(default_factory=list)
 
     def steady(self, true: list[int], source: int = 0) -> list[int]:
@@ -71,8 +74,11 @@ class Run:
             stop = min(ready, taken + self.limit)
             read = np.array(stamps[taken:stop], dtype=np.int64)
             wall = START + now + self.world.ahead(now) + self.noise[visit % len(self.noise)]
-            times, steps = self.clock.cycle(read, wall, BOOT + now, source=source, backlog=stop < ready)
-            out.append(times)
+            if self.idle and stop == taken:
+                steps = self.clock.sample(wall, BOOT + now)
+            else:
+                times, steps = self.clock.cycle(read, wall, BOOT + now, source=source, backlog=stop < ready)
+                out.append(times)
             self.found += steps
             taken, visit = stop, visit + 1
         return [time - START for time in np.concatenate(out).tolist()]
@@ -108,11 +114,12 @@ def test_the_wall_clock_can_be_shown_of_every_frame(when: int, by: int) -> None:
     st.lists(st.integers(MS, 90 * SECOND), min_size=1, max_size=40),
     st.integers(0, 600 * SECOND),
     st.integers(3 * SECOND, 50 * YEAR).flatmap(lambda size: st.sampled_from([size, -size])),
+    st.booleans(),
 )
-def test_on_a_quiet_link_too(gaps: list[int], when: int, by: int) -> None:
+def test_on_a_quiet_link_too(gaps: list[int], when: int, by: int, idle: bool) -> None:
     """Minutes without a frame: nothing but the clocks tells when it happened."""
     true = np.cumsum(gaps).tolist()
-    run = Run(World([(when, by)]))
+    run = Run(World([(when, by)]), idle=idle)
     assert run.steady(true) == true
 
 
@@ -145,7 +152,8 @@ def test_drift_is_taken_out_without_disorder(ppm: float) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3 * SECOND), st.integers(-YEAR, YEAR)), max_size=12), st.integers(MS, 100 * MS)
+    st.lists(st.tuples(st.integers(CYCLE, 3 * SECOND), st.integers(-YEAR, YEAR)), max_size=12),
+    st.integers(MS, 100 * MS),
 )
 def test_whatever_is_done_to_the_clock_little_is_wrong(steps: list[tuple[int, int]], pace: int) -> None:
     """Set several times between two looks at it, even: no frame is further off than frames can wait in the ring."""
@@ -175,21 +183,28 @@ def test_small_disorder_of_the_ring_is_kept() -> None:
     assert steps == []
 
 
-@given(st.integers(SECOND, 3 * SECOND), leaps)
-def test_two_rings_agree(when: int, by: int) -> None:
-    """Each ring comes to the step with its own frames."""
+@given(
+    st.integers(SECOND, 20 * SECOND),
+    st.integers(SECOND, YEAR).flatmap(lambda size: st.sampled_from([size, -size])),
+    st.lists(st.integers(CYCLE, 10 * SECOND), min_size=1, max_size=8),
+)
+def test_two_rings_agree(when: int, by: int, waits: list[int]) -> None:
+    """Each ring comes to the step with its own frames, though the reader is held up for seconds before it reads."""
+    visits = np.cumsum(waits).tolist()
     world, clock = World([(when, by)]), SteadyClock(START, BOOT)
-    true = [ticking(4), [7 * MS + time for time in ticking(4)]]
+    true = [[source * 7 * MS + time for time in ticking(100)] for source in (0, 1)]
     stamps = [world.stamps(one) for one in true]
     steady: list[list[int]] = [[], []]
-    for now in range(CYCLE, 4 * SECOND + CYCLE, CYCLE):
+    for now in visits:
         for source in (0, 1):
-            low, high = (bisect_right(true[source], edge) for edge in (now - CYCLE, now))
-            read = np.array(stamps[source][low:high], dtype=np.int64)
-            times, _ = clock.cycle(read, START + now + world.ahead(now), BOOT + now, source=source)
+            look = now + source * MS  # the clocks are looked at anew for each ring
+            read = np.array(stamps[source][len(steady[source]) : bisect_right(true[source], look)], dtype=np.int64)
+            times, _ = clock.cycle(read, START + look + world.ahead(look), BOOT + look, source=source)
             steady[source] += [time - START for time in times.tolist()]
-    assert steady == true
-    assert clock.set == 1
+        look = now + 2 * MS
+        clock.sample(START + look + world.ahead(look), BOOT + look)
+    assert [one[: len(got)] for one, got in zip(true, steady, strict=True)] == steady
+    assert clock.set == (when <= visits[-1] + 2 * MS)
 
 
 def test_a_cards_own_clock_may_be_anywhere() -> None:

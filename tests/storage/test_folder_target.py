@@ -13,7 +13,7 @@ from tapdeck.storage.folder_target import MARK, FolderTarget
 from tapdeck.storage.parcel import Parcel
 from tapdeck.storage.targets import ForGood, NameTaken, Target, TargetError, WillPass
 from tests.support.parcels import everything, fill, noise, record, small_disk, visible
-from tests.support.users import environment, needs_root, open_way_to, python_for_all
+from tests.support.users import environment, needs_root, python_for_all
 
 
 @pytest.fixture
@@ -150,9 +150,7 @@ def test_a_read_only_disk_will_pass(root: Path, mounted: Path) -> None:
 
 
 @needs_root
-def test_a_folder_of_somebody_else_will_pass_and_says_what_to_do(root: Path, disk: Path) -> None:
-    disk.chmod(0o755)
-    open_way_to(disk)
+def test_a_folder_of_somebody_else_will_pass_and_says_what_to_do(open_folder: Path) -> None:
     code = (
         "import os, sys; os.setuid(65534)\n"
         "from pathlib import Path; from tapdeck.storage.folder_target import FolderTarget\n"
@@ -160,7 +158,7 @@ def test_a_folder_of_somebody_else_will_pass_and_says_what_to_do(root: Path, dis
         "except Exception as error: print(type(error).__name__, error)"
     )
     told = subprocess.run(
-        [python_for_all(), "-c", code, disk], env=environment(), capture_output=True, text=True, check=True
+        [python_for_all(), "-c", code, open_folder], env=environment(), capture_output=True, text=True, check=True
     ).stdout
     assert told.startswith("WillPass")
     assert "Permission denied" in told

@@ -66,18 +66,24 @@ def test_what_goes_stands_in_the_event_log_and_nothing_else_goes(tmp_path: Path)
 def test_it_is_written_down_before_a_file_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = Box(tmp_path)
     parcels = box.add(2)
-    seen: list[tuple[bool, bool]] = []
-    real = Path.unlink
+    seen: list[tuple[bool, bool, bool]] = []
+    synced: set[str] = set()
+    real, real_fsync = Path.unlink, os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")).suffix)
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
         if path.is_relative_to(box.root):
             told = {file for event in box.removed() for file in event["files"]}
-            seen.append((str(path.relative_to(box.root)) in told, len(box.queue.half_gone()) == 2))
+            seen.append((str(path.relative_to(box.root)) in told, ".jsonl" in synced, len(box.queue.half_gone()) == 2))
         real(path, missing_ok)
 
+    monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "unlink", unlink)
     box.remove(list(box.queue.local()))
-    assert seen == [(True, True)] * sum(len(parcel.files) for parcel in parcels)
+    assert seen == [(True, True, True)] * sum(len(parcel.files) for parcel in parcels)
 
 
 @pytest.mark.parametrize("kill", range(1, 5))

@@ -15,7 +15,7 @@ from types import TracebackType
 import pytest
 
 from .lab import Lab, address
-from .netns import entered, needs_namespaces, stop, wait_for
+from .netns import Namespaces, entered, needs_namespaces, stop, wait_for
 from .speech import Speech
 
 MODULES = (Path("/usr/lib/baresip/modules"), *sorted(Path("/usr/lib").glob("*/baresip/modules")))
@@ -168,20 +168,22 @@ class Sipp:
 
 
 class Dump:
-    """tcpdump on the lab's tap, with the kernel's own stamps: the second listener."""
+    """tcpdump on a tap (`mon0`), with the kernel's own stamps: the second listener."""
 
-    def __init__(self, lab: Lab, path: Path) -> None:
-        self.lab, self.path = lab, path
+    def __init__(self, spaces: Namespaces, tap: str, path: Path) -> None:
+        self.path = path
+        self._spaces, self._tap = spaces, tap
         self._log = path.with_suffix(".log")
 
     def __enter__(self) -> Dump:
-        stamps = ("--time-stamp-precision", "nano")
-        self._process = self.lab.spaces.start(
-            self.lab.tap, "tcpdump", "-i", "mon0", "-n", "-B", 65536, "-U", *stamps, "-w", self.path, log=self._log
+        # Not in immediate mode it keeps the last second to itself when it is stopped.
+        stamps = ("--time-stamp-precision", "nano", "--immediate-mode")
+        self._process = self._spaces.start(
+            self._tap, "tcpdump", "-i", "mon0", "-n", "-B", 65536, "-U", *stamps, "-w", self.path, log=self._log
         )
         wait_for("tcpdump", lambda: "listening on" in self._log.read_text())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        time.sleep(0.3)  # what the kernel has not handed over yet
+        time.sleep(0.2)
         stop(self._process, signal.SIGINT)

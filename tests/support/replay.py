@@ -1,6 +1,6 @@
 """Frames sent through an interface as a capture has them: in real time or faster, many at once, no copy in Python.
 
-    python -m tests.support.replay --interface tx0 --speed 2 CAPTURE.pcap
+    python -m tests.support.replay --interface tx0 --speed 2 CAPTURE.pcap...
 
 prints a JSON line when it begins (the two clocks) and one when it is done. `sendmmsg` takes frames where they lie, so
 that 100,000 packets a second cost about a sixth of a core, the kernel's own work of delivering them included.
@@ -63,6 +63,10 @@ class Frames:
     def part(self, first: int, last: int) -> Frames:
         """The frames from number `first` to before `last`."""
         return Frames(self.data, self.at[first:last], self.size[first:last], self.time_ns[first:last])
+
+    def from_zero(self) -> Frames:
+        """The same, with times from the first frame on."""
+        return Frames(self.data, self.at, self.size, self.time_ns - self.time_ns[:1])
 
     def frame(self, number: int) -> bytes:
         """One frame's bytes."""
@@ -225,17 +229,16 @@ class Player:
         self._late_ns = max(self._late_ns, int((due - int(some.time_ns[0])) / self._speed))
 
 
-def replay(namespace: str, interface: str, capture: Path, speed: float = 1.0) -> Played:
-    """Replay a capture to its end from a process in the namespace."""
-    done = subprocess.run(
-        within(namespace, *command(interface, capture, speed)), capture_output=True, text=True, check=True, cwd=_ROOT
-    )
+def replay(namespace: str, interface: str, *captures: Path, speed: float = 1.0) -> Played:
+    """Replay captures to their end, all from now on, from a process in the namespace."""
+    words = within(namespace, *command(interface, *captures, speed=speed))
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=_ROOT)
     return Played(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def command(interface: str, capture: Path, speed: float = 1.0) -> list[str]:
+def command(interface: str, *captures: Path, speed: float = 1.0) -> list[str | Path]:
     """The command line of this module, to be run at the top of the repository."""
-    return [sys.executable, "-m", "tests.support.replay", "--interface", interface, "--speed", str(speed), str(capture)]
+    return [sys.executable, "-m", "tests.support.replay", "--interface", interface, "--speed", str(speed), *captures]
 
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -252,11 +255,11 @@ def run(interface: str, source: Iterable[Frames], speed: float, zero_ns: int | N
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("capture", type=Path)
+    parser.add_argument("captures", type=Path, nargs="+")
     parser.add_argument("--interface", required=True)
     parser.add_argument("--speed", type=float, default=1.0)
     arguments = parser.parse_args()
-    run(arguments.interface, [frames(arguments.capture)], arguments.speed)
+    run(arguments.interface, [frames(path).from_zero() for path in arguments.captures], arguments.speed)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,20 @@ class TargetContract:
             bench.deliver(recording)
         assert bench.place.files() == {}
 
+    @pytest.mark.parametrize("change", [-1, 1])
+    def test_a_recording_that_changes_while_it_is_copied_is_not_delivered(self, bench: Bench, change: int) -> None:
+        recording = parcels.record(bench.root, "abcdefghij", parcels.noise(3 << 20))
+        source = bench.root / recording.files[0]
+
+        def beat(size: int) -> None:
+            with source.open("r+b") as file:
+                file.truncate((3 << 20) + change * size)
+
+        with pytest.raises(WillPass):  # noqa: PT012
+            bench.target.check(known=False)
+            deliver(recording, bench.root, bench.target, beat)
+        assert bench.place.files() == {}
+
     def test_breaking_off_leaves_nothing(self, bench: Bench) -> None:
         recording = parcels.record(bench.root, "abcdefghij", parcels.noise(3 << 20))
         moved = 0
