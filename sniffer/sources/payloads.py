@@ -15,7 +15,7 @@ from ..rows import ROW, Rows
 FILE_BITS = 44
 """A position is file number << 44 | offset: 16 TiB a file."""
 _OFFSET = (1 << FILE_BITS) - 1
-WINDOW = 32 << 20
+WINDOW = 16 << 20
 """Bytes of a file that are mapped into memory at one time while payloads are copied."""
 _LOT = 1 << 20
 
