@@ -95,18 +95,24 @@ class Plan:
         return ((stream + 2 * self.first) * 1_000_003 + count * 7919) % POOL
 
 
-def write_capture(plan: Plan, path: Path) -> None:
-    """Write the plan as a pcap file in microseconds; about 230 bytes a packet."""
+def write_capture(plan: Plan, path: Path, *later: Plan) -> None:
+    """Write plans, one after the other in time, as a pcap file in microseconds; about 230 bytes a packet."""
     with path.open("wb") as file:
         write_records(plan, file)
+        for one in later:
+            _write_packets(one, file)
 
 
 def write_records(plan: Plan, file: BinaryIO) -> None:
     """Write the plan's capture into an open file."""
+    file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+    _write_packets(plan, file)
+
+
+def _write_packets(plan: Plan, file: BinaryIO) -> None:
     stream, count, time_us = _schedule(plan)
     signals = sorted(signal for call in range(plan.calls) for signal in _signals(plan, call))
     edges = np.searchsorted(time_us, [time for time, _ in signals])
-    file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
     done = 0
     for edge, (_, record) in zip(edges.tolist(), signals, strict=True):
         _write_media(file, plan, stream[done:edge], count[done:edge], time_us[done:edge])

@@ -341,10 +341,10 @@ class Dialogs:
         return self._move(call, Signal.CANCEL, time, "CANCEL")
 
     def _on_info(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
-        digit, duration = digit_of(message)
+        digit = digit_of(message)
         if not digit or call.state in OVER or not first_of(call, message, party):
             return []
-        return [Digits(call, time, party, digit, duration)]
+        return [Digits(call, time, party, digit)]
 
     def _on_refer(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
         target = parties.number_of(parse_address(message.get("refer-to")))
