@@ -28,7 +28,7 @@ from bench.invites import Flood  # noqa: E402
 from bench.traffic import Plan, call_id  # noqa: E402
 from bench.usage import Watch  # noqa: E402
 from tests.support.box import Box  # noqa: E402
-from tests.support.netns import Namespaces, Wire, missing  # noqa: E402
+from tests.support.netns import Namespaces, Wire, end_in_order, missing  # noqa: E402
 
 BEFORE_S, AFTER_S = 4, 4
 """Calls run so long before the flood begins and after it ends."""
@@ -134,6 +134,7 @@ def main() -> int:
     parser.add_argument("--limit-mb", type=int, default=LIMIT_MB)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    end_in_order()
     if reason := missing():
         raise SystemExit(reason)
     with TemporaryDirectory(prefix="bench") as name:
