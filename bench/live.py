@@ -34,7 +34,7 @@ from bench import compare, sender  # noqa: E402
 from bench.traffic import Plan, call_id  # noqa: E402
 from bench.usage import Watch  # noqa: E402
 from tests.support.box import Box  # noqa: E402
-from tests.support.netns import Namespaces, Wire, missing, stop, wait_for  # noqa: E402
+from tests.support.netns import Namespaces, Wire, end_in_order, missing, stop, wait_for  # noqa: E402
 
 RING_MB = 256
 PACKETS_A_CALL = 100
@@ -248,6 +248,7 @@ def main() -> int:
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    end_in_order()
     if reason := missing("tcpdump", "dumpcap"):
         raise SystemExit(reason)
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(REPOSITORY / "src" / "tapdeck")], check=False)

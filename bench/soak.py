@@ -30,7 +30,7 @@ from bench import compare, sender  # noqa: E402
 from bench.traffic import Plan, call_id  # noqa: E402
 from bench.usage import Sample, Watch  # noqa: E402
 from tests.support.box import Box  # noqa: E402
-from tests.support.netns import Namespaces, Wire, missing  # noqa: E402
+from tests.support.netns import Namespaces, Wire, end_in_order, missing  # noqa: E402
 from tests.support.record import Recording  # noqa: E402
 
 EVERY_S = 5.0
@@ -149,6 +149,7 @@ def main() -> int:
     parser.add_argument("--stage", choices=("run", "capture"), default="run", help="the command that is run")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    end_in_order()
     if reason := missing():
         raise SystemExit(reason)
     with TemporaryDirectory(prefix="bench") as name:

@@ -75,6 +75,12 @@ class Plan:
         chance = np.random.default_rng(self.seed + 2)
         return np.repeat(self.invites_us + RING_US, 2) + chance.integers(40, 800, 2 * self.calls) * SAMPLE_US
 
+    @cached_property
+    def heads(self) -> Bytes:
+        """The first 70 bytes of each stream's records; time, sequence and time stamp are filled in later."""
+        heads = [_head(2 * self.first + stream) for stream in range(2 * self.calls)]
+        return np.frombuffer(b"".join(heads), np.uint8).reshape(-1, HEAD)
+
     def voice(self, stream: int) -> Bytes:
         """All payload of a stream in order."""
         count = np.arange(self.packets_a_stream)
@@ -139,23 +145,12 @@ def _write_media(file: BinaryIO, plan: Plan, stream: Numbers, count: Numbers, ti
 
 
 def _records(plan: Plan, stream: Numbers, count: Numbers, time_us: Numbers) -> Bytes:
-    rows = _heads(plan)[stream]
+    rows = plan.heads[stream]
     rows[:, 0:8] = np.column_stack((time_us // 1_000_000, time_us % 1_000_000)).astype("<u4").view(np.uint8)
     rows[:, 60:62] = (count + stream).astype(">u2")[:, None].view(np.uint8)
     rows[:, 62:66] = (count * SAMPLES + stream * 7777).astype(">u4")[:, None].view(np.uint8)
     voices = np.lib.stride_tricks.sliding_window_view(plan.pool, SAMPLES)
     return np.concatenate((rows, voices[plan._voice_at(stream, count)]), axis=1)
-
-
-_CACHE: dict[Plan, Bytes] = {}
-
-
-def _heads(plan: Plan) -> Bytes:
-    """The first 70 bytes of each stream's records; time, sequence and time stamp are filled in later."""
-    if plan not in _CACHE:
-        heads = [_head(2 * plan.first + stream) for stream in range(2 * plan.calls)]
-        _CACHE[plan] = np.frombuffer(b"".join(heads), np.uint8).reshape(-1, HEAD)
-    return _CACHE[plan]
 
 
 def _head(stream: int) -> bytes:

@@ -47,10 +47,20 @@ FIXED = frozenset(
         "block_timeout_ms",
         "promiscuous",
         "hardware_stamps",
+        "cycle_ms",
         "sync_s",
         "memory_mb",
     )
-) | {"storage.spool", "storage.state", "users.capture", "recording.instance", "limits.max_calls", "limits.max_streams"}
+) | {
+    "storage.spool",
+    "storage.state",
+    "users.capture",
+    "recording.instance",
+    "limits.max_calls",
+    "limits.max_streams",
+    "limits.unclaimed_memory_mb",
+    "monitoring.log_level",
+}
 """Settings that are looked at once, at the start."""
 LAST_WORDS_S = 5.0
 """How long a stop waits for a terminal or log that takes nothing, in seconds."""
@@ -129,6 +139,8 @@ class CaptureStage:
         for path in left.unreadable:
             self.health.say("warning", "what was said in a call of an earlier run cannot be read", file=path.name)
         self._take(self.engine.resume(left.history))
+        going = self.engine.correlator.open.values()
+        self.answered = {one.call.number for one in going if one.call.answered is not None and one.call.ended is None}
         self.health.taken_over(left.handed_over, len({past.id for past, _ in left.history}))
 
     def _visit(self) -> None:

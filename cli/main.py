@@ -29,7 +29,7 @@ COMMANDS = {
         "tapdeck.cli.inspect:inspect",
         "Explain a capture: its dialogs, its streams, and which belong together.",
     ),
-    "interfaces": ("tapdeck.cli.interfaces:interfaces", "List the network interfaces, the likeliest mirror port first."),
+    "interfaces": ("tapdeck.cli.interfaces:interfaces", "List the interfaces, the likeliest mirror port first."),
     "report": ("tapdeck.cli.coverage:report", "Reports over what was recorded."),
     "metrics": ("tapdeck.cli.metrics:metrics", "Serve figures to Prometheus."),
     "run": ("tapdeck.cli.run:run", "Run the whole box: capture, seal and deliver."),

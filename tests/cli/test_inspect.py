@@ -414,7 +414,7 @@ def test_several_captures_are_one_for_wireshark_too(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["1.pcap", "2.pcap"]
 
 
-# -- a clock that is set ------------------------------------------------------------------------------------------------
+# -- a clock that is set ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("leap_s", [-3600, 2 * 86_400])
