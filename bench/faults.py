@@ -34,7 +34,7 @@ from bench import sender  # noqa: E402
 from bench.losses import Verdict, judge  # noqa: E402
 from bench.traffic import Plan  # noqa: E402
 from tests.support.box import Box  # noqa: E402
-from tests.support.netns import Namespaces, Wire, missing, wait_for  # noqa: E402
+from tests.support.netns import Namespaces, Wire, end_in_order, missing, wait_for  # noqa: E402
 
 SETTLE_S = 1.5
 """From the first call to the first kill."""
@@ -187,6 +187,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder in which all is left")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    end_in_order()
     if reason := missing():
         raise SystemExit(reason)
     campaign = Campaign(

@@ -34,7 +34,7 @@ from bench import compare, sender  # noqa: E402
 from bench.traffic import Plan, call_id  # noqa: E402
 from bench.usage import Watch  # noqa: E402
 from tests.support.box import Box  # noqa: E402
-from tests.support.netns import Namespaces, Wire, missing, stop, wait_for  # noqa: E402
+from tests.support.netns import Namespaces, Wire, end_in_order, missing, stop, wait_for  # noqa: E402
 
 RING_MB = 256
 PACKETS_A_CALL = 100
@@ -42,6 +42,8 @@ PACKETS_A_CALL = 100
 BEHIND = 0.99
 """A sender that reaches less than this share of the rate is the limit, not who listens."""
 SAMPLE = 25
+CALLS_A_SECOND = 200
+"""Begun at most: beyond 500 new calls a second the recorder takes them for a flood."""
 DRAIN_S = 2.0
 
 
@@ -208,7 +210,8 @@ def _arrived(pid: int, interface: str) -> int | None:
 
 HEAD = (
     "| | calls | packets/s | sent | sender: packets/s, cores, late | dropped | not delivered"
-    " | CPU, cores | memory | recordings |\n|---|---|---|---|---|---|---|---|---|---|"
+    " | CPU, cores | memory | recordings |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -219,7 +222,9 @@ def row(one: Outcome) -> str:
     send = f"{one.sent_rate:,.0f}, {one.cores.get('sender', 0):.2f}, {one.late_ms:.0f} ms"
     if one.sender_limit:
         send += " (the limit)"
-    kept = "-" if one.recordings is None else f"{one.recordings}, {'WRONG' if one.wrong else 'right'}"
+    kept = "-"
+    if one.recordings is not None:
+        kept = f"{one.recordings}, {'WRONG' if one.wrong else 'right'}, the last after {one.sealed_after_s:.0f} s"
     missed = one.sent - one.seen - one.dropped
     return (
         f"| {one.tool} | {one.calls:,} | {one.rate:,} for {one.seconds} s | {one.sent:,} | {send} | {one.dropped:,}"
@@ -237,11 +242,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--calls", default="500,1000,1500,2000,2500,3000", help="calls at one time, step by step")
     parser.add_argument("--seconds", type=int, default=10, help="a step's full load lasts so long")
+    parser.add_argument("--spread", type=int, default=10, help="seconds in which the calls begin, if they are few")
     parser.add_argument("--hold", type=int, default=1000, help="calls of the last, long step; 0: none")
     parser.add_argument("--hold-seconds", type=int, default=60)
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    end_in_order()
     if reason := missing("tcpdump", "dumpcap"):
         raise SystemExit(reason)
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(REPOSITORY / "src" / "tapdeck")], check=False)
@@ -252,7 +259,7 @@ def main() -> int:
         print(HEAD)
     for calls, seconds in steps:
         for tool in arguments.tools.split(","):
-            spread = max(10, calls // 200)
+            spread = max(arguments.spread, calls // CALLS_A_SECOND)
             outcomes.append(measure(tool, Plan(calls, seconds + spread, spread)))
             if not arguments.json:
                 print(row(outcomes[-1]), *outcomes[-1].wrong[:3], sep="\n  ", flush=True)

@@ -17,8 +17,8 @@ from tests.support.replay import Started
 
 SECOND_US = 1_000_000
 ALLOWED_S = 1.0
-DEAFENING = {"run", "capture"}
-"""Capture does not outlive its supervisor."""
+STOPPING_US = 500_000
+"""When its supervisor is killed, capture stops in good order, about so much later."""
 LATE_US = 60_000
 """A frame is sent, and a kill felt, at most so much later than it was due."""
 
@@ -77,6 +77,19 @@ class Verdict:
         return [*self.lost, *self.damaged, *self.overlong, *self.unexplained, *self.unmarked, *self.leftovers]
 
 
+@dataclass(frozen=True)
+class Deaf:
+    """When nothing listened: for each kill of capture, its time and when the next sample of any call was recorded."""
+
+    kills: list[int]
+    back: list[int]
+
+    def shadows(self, time: int) -> bool:
+        """Whether what was said at this time may have been missed, or forgotten a moment later."""
+        before = int(ALLOWED_S * SECOND_US) + LATE_US
+        return any(at - before <= time <= until for at, until in zip(self.kills, self.back, strict=True))
+
+
 def judge(
     plans: Sequence[Plan],
     box: Box,
@@ -86,16 +99,19 @@ def judge(
 ) -> Verdict:
     """Hold a box's recordings against the plans that were played; kills are monotonic ns and names."""
     verdict = Verdict([((at - started.monotonic_ns) / 1e9, what) for at, what in kills], exit_codes=exit_codes)
-    deaf = [
-        started.zero_ns // 1000 + (at - started.monotonic_ns) // 1000 for at, what in kills if DEAFENING & set(what)
+    zero = started.zero_ns // 1000 - started.monotonic_ns // 1000
+    times = [
+        zero + at // 1000 + (0 if "capture" in what else STOPPING_US)
+        for at, what in kills
+        if {"capture", "run"} & set(what)
     ]
     found = by_call(box.recordings())
     heard = list(_heard(plans, found, verdict))
-    back = _back(deaf, heard)
+    deaf = Deaf(times, _back(times, heard))
     for plan, both in heard:
         for voice in both:
-            _explain(plan, voice, deaf, back, verdict)
-    _count(plans, found, deaf, back, verdict)
+            _explain(plan, voice, deaf, verdict)
+    _count(plans, found, deaf, verdict)
     known = {call_id(plan.first + call) for plan in plans for call in range(plan.calls)}
     verdict.damaged += [f"{name}: a call that was never made" for name in found if name not in known]
     verdict.leftovers = _leftovers(box)
@@ -123,7 +139,8 @@ def _marks(pieces: Sequence[Recording]) -> list[str]:
     wrong: list[str] = []
     for before, piece in zip([None, *pieces], pieces, strict=False):
         name = f"{piece.info['CallId']}, {piece.info['RecordingId']}"
-        if piece is not pieces[-1] and not piece.info.get("Truncated", "").startswith("yes"):
+        stopped = piece.info["EndReason"] == "recorder stopped"
+        if piece is not pieces[-1] and not stopped and not piece.info.get("Truncated", "").startswith("yes"):
             wrong.append(f"{name}: goes on in another recording, and is not marked Truncated")
         continues = piece.info.get("ContinuationOf", "")
         if before is not None and before.info["RecordingId"] not in continues:
@@ -138,18 +155,20 @@ def _time(plan: Plan, voice: Voice, sample: int) -> int:
     return int(plan.starts_us[2 * (voice.call - plan.first) + voice.side]) + sample * SAMPLE_US
 
 
-def _back(deaf: Sequence[int], heard: Sequence[Heard]) -> list[int]:
+def _back(kills: Sequence[int], heard: Sequence[Heard]) -> list[int]:
     """For each kill of capture: when the first sample after it was recorded, of any call."""
     begins = sorted(_time(plan, voice, part.begin) for plan, both in heard for voice in both for part in voice.parts)
     never = 1 << 62
-    return [next(iter(begins[bisect_right(begins, at + LATE_US) :]), never) for at in deaf]
+    return [next(iter(begins[bisect_right(begins, at + LATE_US) :]), never) for at in kills]
 
 
-def _explain(plan: Plan, voice: Voice, deaf: Sequence[int], back: Sequence[int], verdict: Verdict) -> None:
-    """Find the kills to which each gap of a voice belongs."""
+def _explain(plan: Plan, voice: Voice, deaf: Deaf, verdict: Verdict) -> None:
+    """Find the kills to which each gap of a voice belongs, and what each of them took."""
     for gap in voice.gaps:
         begin, end = (_time(plan, voice, sample) for sample in gap)
-        inside = [n for n, at in enumerate(deaf) if at <= end + LATE_US and back[n] >= begin - LATE_US]
+        # What a kill takes of a voice may be its end, and the kill come after that.
+        latest = end + LATE_US if gap[1] < voice.length else max(begin + int(ALLOWED_S * SECOND_US), end)
+        inside = [n for n, at in enumerate(deaf.kills) if at <= latest and deaf.back[n] >= begin - LATE_US]
         missing = f"{(end - begin) / SECOND_US:.2f} s are missing at {(begin - START_US) / SECOND_US:.2f} s"
         name = f"{call_id(voice.call)}, {('caller', 'callee')[voice.side]}: {missing}"
         if not inside:
@@ -158,31 +177,25 @@ def _explain(plan: Plan, voice: Voice, deaf: Sequence[int], back: Sequence[int],
         since = begin
         for n in inside:
             # What fell between two kills counts from the moment at which capture was back.
-            loss = max(deaf[n] - since, 0) / SECOND_US
+            loss = max(min(deaf.kills[n], end) - since, 0) / SECOND_US
             verdict.losses_s.append(loss)
             if loss > ALLOWED_S:
-                verdict.overlong.append(
-                    f"{name}, {loss:.2f} s of it before the kill at {(deaf[n] - START_US) / SECOND_US:.2f} s"
-                )
-            since = max(back[n], deaf[n])
+                at_s = (deaf.kills[n] - START_US) / SECOND_US
+                verdict.overlong.append(f"{name}, {loss:.2f} s of it before the kill at {at_s:.2f} s")
+            since = max(deaf.back[n], deaf.kills[n])
+        late = (end - since) / SECOND_US
+        if late > ALLOWED_S and not deaf.shadows(int(plan.invites_us[voice.call - plan.first])):
+            verdict.overlong.append(f"{name}, {late:.2f} s of it after capture was back")
         if gap[1] < voice.length:
-            verdict.gaps_s.append(max(end - deaf[inside[-1]], 0) / SECOND_US)
+            verdict.gaps_s.append(max(end - deaf.kills[inside[-1]], 0) / SECOND_US)
 
 
-def _count(
-    plans: Sequence[Plan],
-    found: dict[str, list[Recording]],
-    deaf: Sequence[int],
-    back: Sequence[int],
-    verdict: Verdict,
-) -> None:
+def _count(plans: Sequence[Plan], found: dict[str, list[Recording]], deaf: Deaf, verdict: Verdict) -> None:
     """Account for every call that was made."""
     for plan in plans:
         for call, invite in enumerate(plan.invites_us.tolist()):
             name = call_id(plan.first + call)
-            shadow = any(
-                at - ALLOWED_S * SECOND_US - LATE_US <= invite <= until for at, until in zip(deaf, back, strict=True)
-            )
+            shadow = deaf.shadows(invite)
             verdict.calls += 1
             verdict.in_shadow += shadow
             verdict.in_shadow_recorded += shadow and name in found

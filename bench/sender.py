@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.invites import Flood, write_flood
@@ -36,7 +36,7 @@ def made(plan: Plan | Flood) -> Frames:
     """All frames of a plan."""
     space = io.BytesIO()
     if isinstance(plan, Plan):
-        write_records(plan, space)
+        write_records(replace(plan), space)  # what a plan works out for itself goes with the copy
     else:
         write_flood(plan, space)
     return frames(space.getbuffer())

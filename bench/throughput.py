@@ -14,12 +14,10 @@ import argparse
 import json
 import multiprocessing
 import os
-import shutil
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +25,6 @@ from tempfile import TemporaryDirectory
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-SIP_MESSAGES_A_CALL = 7
 RUNS = 3
 
 
@@ -80,55 +77,62 @@ def best(name: str, commands: Iterable[Sequence[str]], output: Path) -> Run:
 def bench(calls: int, seconds: int, folder: Path, *, others: bool) -> Bench:
     """Make a capture, run all on it, look at what came out; `others`: tcpdump and tshark too."""
     capture, log, report = folder / "capture.pcap", folder / "log", folder / "report"
-    _elsewhere(_make, calls, seconds, capture)
-    out = folder / "out"
-    record = [sys.executable, "-m", "tapdeck.cli", "record", str(capture), "--json", "--out", str(out)]
-    runs = [best("tapdeck", _into_new(out, record, pause=calls >= 100), report)]
+    elsewhere(make, capture, calls, seconds)
+    outs = [folder / f"out{number}" for number in range(RUNS)]
+    runs = [best("tapdeck", [record(capture, out) for out in outs], report)]
     if others:
         dump = ["tcpdump", "-r", str(capture), "-w", "/dev/null"]
         # The SDP in the capture tells tshark what is RTP: its heuristic (rtp_udp), which costs more, is not needed.
         streams = ["tshark", "-q", "-z", "rtp,streams", "-r", str(capture)]
         runs = [best("tcpdump", [dump] * RUNS, log), *runs, best("tshark", [streams] * RUNS, log)]
-    summary = json.loads(report.read_text().splitlines()[-1])["summary"]
-    right = _elsewhere(_channel_is_right, calls, seconds, out)
-    wavs = len(list(out.rglob("*.wav")))
-    return Bench(calls, summary["packets"]["seen"], tuple(runs), wavs, right)
+    right = all(elsewhere(channel_is_right, out, calls, seconds) for out in outs)
+    wavs = min(len(list(out.rglob("*.wav"))) for out in outs)
+    return Bench(calls, seen(report), tuple(runs), wavs, right)
 
 
-def _into_new(out: Path, record: Sequence[str], *, pause: bool) -> Iterator[Sequence[str]]:
-    """Yield the command for each run, its folder removed.
+def record(capture: Path, out: Path) -> list[str]:
+    """The command that records a capture. Each run gets a folder of its own, and none is removed before all are done:
 
-    ext4 is slow for some seconds to create files where it has just deleted some: that is waited for.
+    ext4 is slow for minutes to create files where it has just deleted some.
     """
-    for _ in range(RUNS):
-        if out.exists():
-            shutil.rmtree(out)
-            time.sleep(6 if pause else 0)
-        yield record
+    return [sys.executable, "-m", "tapdeck.cli", "record", str(capture), "--json", "--out", str(out)]
 
 
-def _elsewhere(work: object, *arguments: object) -> bool:
+def seen(report: Path) -> int:
+    """How many packets a run has seen, by its report."""
+    packets: int = json.loads(report.read_text().splitlines()[-1])["summary"]["packets"]["seen"]
+    return packets
+
+
+def elsewhere(work: Callable[..., object], *arguments: object) -> bool:
     """Run it in a process of its own: a child inherits its parent's peak memory, which must stay small here."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return bool(pool.apply(work, arguments))  # type: ignore[arg-type]
+        return bool(pool.apply(work, arguments))
 
 
-def _make(calls: int, seconds: int, capture: Path) -> None:
+def compiled() -> None:
+    """Compile the code, as `scripts/setup` does: once, not at every start."""
+    code = [str(REPOSITORY / name) for name in ("src/tapdeck", "cli", "rtp", "sip", "sniffer", "storage")]
+    subprocess.run([sys.executable, "-m", "compileall", "-q", *code], check=False)
+
+
+def make(capture: Path, calls: int, seconds: int, lots: int = 1, every_s: int = 0) -> None:
+    """Make a capture of lots of calls, a new lot every so many seconds."""
     from bench.traffic import Plan, write_capture
 
-    write_capture(Plan(calls, seconds), capture)
+    plans = [Plan(calls, seconds, first=lot * calls, begin=lot * every_s) for lot in range(lots)]
+    write_capture(plans[0], capture, *plans[1:])
 
 
-def _channel_is_right(calls: int, seconds: int, out: Path) -> bool:
-    """Whether both channels of the last call hold the bytes that were sent."""
+def channel_is_right(out: Path, calls: int, seconds: int, lot: int = 0, every_s: int = 0) -> bool:
+    """Whether both channels of a lot's last call hold the bytes that were sent."""
     from bench.traffic import Plan, caller
 
-    call = calls - 1
-    found = list(out.rglob(f"*_{caller(call)}_*.wav"))
+    plan, call = Plan(calls, seconds, first=lot * calls, begin=lot * every_s), calls - 1
+    found = list(out.rglob(f"*_{caller(plan.first + call)}_*.wav"))
     if len(found) != 1:
         return False
     data = _data_chunk(found[0].read_bytes())
-    plan = Plan(calls, seconds)
     return all(data[side::2] == plan.channel(call, side).tobytes() for side in (0, 1))
 
 
@@ -169,9 +173,7 @@ def main() -> int:
     parser.add_argument("--scale", type=int, default=1, help="then again with so many times the calls")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    # As set up: compiled once, not at every start.
-    code = [str(REPOSITORY / name) for name in ("src/tapdeck", "cli", "rtp", "sip", "sniffer", "storage")]
-    subprocess.run([sys.executable, "-m", "compileall", "-q", *code], check=False)
+    compiled()
     sizes = [arguments.calls] + ([arguments.calls * arguments.scale] if arguments.scale > 1 else [])
     done: list[Bench] = []
     for calls in sizes:

@@ -75,6 +75,12 @@ class Plan:
         chance = np.random.default_rng(self.seed + 2)
         return np.repeat(self.invites_us + RING_US, 2) + chance.integers(40, 800, 2 * self.calls) * SAMPLE_US
 
+    @cached_property
+    def heads(self) -> Bytes:
+        """The first 70 bytes of each stream's records; time, sequence and time stamp are filled in later."""
+        heads = [_head(2 * self.first + stream) for stream in range(2 * self.calls)]
+        return np.frombuffer(b"".join(heads), np.uint8).reshape(-1, HEAD)
+
     def voice(self, stream: int) -> Bytes:
         """All payload of a stream in order."""
         count = np.arange(self.packets_a_stream)
@@ -95,18 +101,24 @@ class Plan:
         return ((stream + 2 * self.first) * 1_000_003 + count * 7919) % POOL
 
 
-def write_capture(plan: Plan, path: Path) -> None:
-    """Write the plan as a pcap file in microseconds; about 230 bytes a packet."""
+def write_capture(plan: Plan, path: Path, *later: Plan) -> None:
+    """Write plans, one after the other in time, as a pcap file in microseconds; about 230 bytes a packet."""
     with path.open("wb") as file:
         write_records(plan, file)
+        for one in later:
+            _write_packets(one, file)
 
 
 def write_records(plan: Plan, file: BinaryIO) -> None:
     """Write the plan's capture into an open file."""
+    file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+    _write_packets(plan, file)
+
+
+def _write_packets(plan: Plan, file: BinaryIO) -> None:
     stream, count, time_us = _schedule(plan)
     signals = sorted(signal for call in range(plan.calls) for signal in _signals(plan, call))
     edges = np.searchsorted(time_us, [time for time, _ in signals])
-    file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
     done = 0
     for edge, (_, record) in zip(edges.tolist(), signals, strict=True):
         _write_media(file, plan, stream[done:edge], count[done:edge], time_us[done:edge])
@@ -133,23 +145,12 @@ def _write_media(file: BinaryIO, plan: Plan, stream: Numbers, count: Numbers, ti
 
 
 def _records(plan: Plan, stream: Numbers, count: Numbers, time_us: Numbers) -> Bytes:
-    rows = _heads(plan)[stream]
+    rows = plan.heads[stream]
     rows[:, 0:8] = np.column_stack((time_us // 1_000_000, time_us % 1_000_000)).astype("<u4").view(np.uint8)
     rows[:, 60:62] = (count + stream).astype(">u2")[:, None].view(np.uint8)
     rows[:, 62:66] = (count * SAMPLES + stream * 7777).astype(">u4")[:, None].view(np.uint8)
     voices = np.lib.stride_tricks.sliding_window_view(plan.pool, SAMPLES)
     return np.concatenate((rows, voices[plan._voice_at(stream, count)]), axis=1)
-
-
-_CACHE: dict[Plan, Bytes] = {}
-
-
-def _heads(plan: Plan) -> Bytes:
-    """The first 70 bytes of each stream's records; time, sequence and time stamp are filled in later."""
-    if plan not in _CACHE:
-        heads = [_head(2 * plan.first + stream) for stream in range(2 * plan.calls)]
-        _CACHE[plan] = np.frombuffer(b"".join(heads), np.uint8).reshape(-1, HEAD)
-    return _CACHE[plan]
 
 
 def _head(stream: int) -> bytes:

@@ -65,6 +65,7 @@ def summary(reports: Reports) -> dict[str, Any]:
         "disk": dict(disk),
         "clock": dict(_mapping(capture, "clock")),
         "stages": {name: _stage(reports, name) for name in ("run", *STAGES) if name in reports.of},
+        "selftest": _selftest(reports),
         "downtimes": entries(capture, "downtime"),
         "alarms": alarms,
         "remote_access": "none",
@@ -120,6 +121,11 @@ def _stage(reports: Reports, name: str) -> dict[str, Any]:
         "restarts": number(child, "restarts"),
         "last_exit": child.get("last_exit"),
     }
+
+
+def _selftest(reports: Reports) -> dict[str, Any] | None:
+    report = reports.of.get("selftest")
+    return None if report is None else {"passed": report.get("passed") is True, "ended": report.get("ended")}
 
 
 def _health(reports: Reports, alarms: list[dict[str, Any]]) -> Health:

@@ -42,7 +42,9 @@ def capture(as_json: bool, alone: bool, config: Path | None, **options: Any) -> 
     give_up_privileges(settings)
     held = lock.hold(Path(settings.storage.spool), "capture", LOCK_PATIENCE_S)
     from .capture_stage import CaptureStage
+    from .logs import set_up  # structlog takes a tenth of a second
 
+    set_up(settings.monitoring.log_level, as_json)
     try:
         stage = CaptureStage(settings, rings, EventPrinter(as_json), lambda: with_present_users(load(config, options)))
         return stage.run()

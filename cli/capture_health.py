@@ -32,6 +32,7 @@ class Health:
         self.folder = Path(stage.settings.storage.state)
         self.flood_calls = 0
         self._stage = stage
+        self._scribe = stage.scribe
         self._alarms = state.Alarms(self.folder, "capture")
         self._started = datetime.now().astimezone()
         self._downtime: list[dict[str, Any]] = []
@@ -47,7 +48,7 @@ class Health:
         before = state.read(self.folder, "capture")
         if before is not None and isinstance(before.get("updated"), (int, float)):
             self._note_downtime(before)
-        state.append(self.folder, "capture started", interfaces=[ring.name for ring in self._stage.rings])
+        self.note("capture started", interfaces=[ring.name for ring in self._stage.rings])
         self.tick()
         notify.ready("listening")
 
@@ -60,15 +61,22 @@ class Health:
         entry = {"from": since, "to": until, "clean": clean, "unclaimed_lost": lost}
         earlier = before.get("downtime")
         self._downtime = [*(earlier if isinstance(earlier, list) else []), entry][-50:]
-        state.append(self.folder, "downtime", **entry)
-        text = f"recorder down from {since} to {until}"
-        log().warning(text, clean=clean, unclaimed_packets_lost=lost)
+        self.note("downtime", **entry)
+        self.say("warning", f"recorder down from {since} to {until}", clean=clean, unclaimed_packets_lost=lost)
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Have an event written to the log of events."""
+        self._scribe.do(lambda: state.append(self.folder, event, **facts))
+
+    def say(self, level: str, text: str, **facts: Any) -> None:
+        """Have something written to the log of the service."""
+        self._scribe.do(lambda: getattr(log(), level)(text, **facts))
 
     def taken_over(self, files: int, calls: int) -> None:
         """Calls of an earlier run were handed over, or may go on."""
         if files or calls:
-            state.append(self.folder, "taken over", unfinished=files, running=calls)
-            log().warning("an earlier run left calls", handed_over=files, watched_for=calls)
+            self.note("taken over", unfinished=files, running=calls)
+            self.say("warning", "an earlier run left calls", handed_over=files, watched_for=calls)
 
     def lost(self, frames: int) -> None:
         """Frames of calls found no room before the disk: they are no longer kept."""
@@ -88,8 +96,8 @@ class Health:
     def ended(self, unwritten: int) -> None:
         """The run is over, with so many bytes that could not be written."""
         if unwritten:
-            log().critical("the disk did not take all that was heard", bytes=unwritten)
-        state.append(self.folder, "capture stopped", unwritten_bytes=unwritten)
+            self.say("critical", "the disk did not take all that was heard", bytes=unwritten)
+        self.note("capture stopped", unwritten_bytes=unwritten)
         self._report(clean=unwritten == 0)
 
     # -- looking -------------------------------------------------------------------------------------------------------
@@ -107,13 +115,8 @@ class Health:
         stage.book.kernel_drops = total = sum(self._drops)
         text = f"the kernel dropped {total} packets since the start: the machine is too slow, or the ring too small"
         self._event("CAPTURE_LOSS", total, f"{text} (capture.ring_mb)", "critical")
-        if gone:
-            names = ", ".join(gone)
-            self._alarms.raise_(
-                "INTERFACE_GONE", f"{names}: gone or down; listening goes on when it is back", "critical"
-            )
-        else:
-            self._alarms.clear("INTERFACE_GONE")
+        away = f"{', '.join(gone)}: gone or down; listening goes on when it is back"
+        self._state("INTERFACE_GONE", bool(gone), away, "critical")
 
     def _look_at_traffic(self) -> None:
         stage, now = self._stage, time.monotonic()
@@ -124,15 +127,15 @@ class Health:
         quiet = f"no packet for {now - self._last_packet:.0f} s: is the mirror port still set up?"
         self._state("NO_TRAFFIC", now - self._last_packet > QUIET_S, quiet, "critical")
         gate = stage.engine.gate
-        flood = f"more than {gate.rate} new calls a second: {gate.refused} INVITEs were turned away so far"
+        flood = f"more than {gate.rate} new calls a second: {gate.refused} messages were turned away so far"
         self._state("SIP_FLOOD", gate.flooded(stage.engine.now), flood, "critical")
         if self.flood_calls:
-            state.append(self.folder, "calls of a flood", without_answer=self.flood_calls)
+            self.note("calls of a flood", without_answer=self.flood_calls)
             self.flood_calls = 0
         missed = stage.gaps.packets
         self._event("MIRROR_LOSS", missed, f"{missed} packets missed in all streams at once: the mirror loses packets")
         dropped = sum(count for (fate, _), count in account.packets.items() if fate == "overload_dropped")
-        dropped -= account.packets["overload_dropped", "flood of INVITEs"]
+        dropped -= account.packets["overload_dropped", "flood of SIP"]
         self._event("OVERLOAD", dropped, f"{dropped} packets were given up for want of memory", "critical")
         steps = stage.clock.set
         self._event(
@@ -154,10 +157,9 @@ class Health:
         self._state("DISK_LOW", free < stage.settings.storage.reserve_mb << 20, low)
 
     def _state(self, code: str, is_so: bool, text: str, severity: state.Severity = "warning") -> None:
-        if is_so:
-            self._alarms.raise_(code, text, severity)
-        else:
-            self._alarms.clear(code)
+        """Raise or clear an alarm. Alarms belong to the scribe's thread."""
+        alarms = self._alarms
+        self._scribe.do((lambda: alarms.raise_(code, text, severity)) if is_so else (lambda: alarms.clear(code)))
 
     def _event(self, code: str, count: int, text: str, severity: state.Severity = "warning") -> None:
         """Raise an alarm when a count has grown, for a while."""
@@ -172,9 +174,9 @@ class Health:
     def _report(self, clean: bool) -> None:
         stage = self._stage
         account, backlog = stage.engine.account, stage.queue.backlog
-        waiting = stage.engine.hold.frames
+        unclaimed = stage.engine.hold.frames
         totals = account.packet_totals()
-        packets = {"in_calls": totals.pop("kept"), **totals, "waiting": waiting}
+        packets = {"in_calls": totals.pop("kept"), **totals, "waiting": stage.engine.waiting}
         packets["unaccounted"] = 2 * packets["seen"] - sum(packets.values())
         report = {
             "started": self._started.isoformat(timespec="milliseconds"),
@@ -189,7 +191,7 @@ class Health:
                 "running": len(stage.answered),
                 "refused": stage.engine.correlator.dialogs.refused_calls,
             },
-            "unclaimed": {"packets": waiting, "bytes": stage.engine.hold.size},
+            "unclaimed": {"packets": unclaimed, "bytes": stage.engine.hold.size},
             "spool": {
                 "files": len(stage.files),
                 "queued_bytes": backlog.waiting,
@@ -199,9 +201,8 @@ class Health:
             "mirror_loss": {"packets": stage.gaps.packets},
             "clock": {"offset_ms": stage.clock.ahead / 1e6, "steps": stage.clock.set},
             "downtime": self._downtime,
-            "alarms": self._alarms.active,
         }
-        state.write(self.folder, "capture", report)
+        self._scribe.do(lambda: state.write(self.folder, "capture", {**report, "alarms": self._alarms.active}))
 
     def _interface(self, place: int) -> dict[str, Any]:
         ring = self._stage.rings[place]

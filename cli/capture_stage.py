@@ -15,7 +15,8 @@ from ..sniffer.datagrams import RtpColumns
 from ..sniffer.direction import direction
 from ..sniffer.engine import Listener
 from ..sniffer.gaps import Gaps
-from ..sniffer.live import Cycle, LiveEngine, Over
+from ..sniffer.items import Cycle, Over
+from ..sniffer.live import LiveEngine
 from ..sniffer.monotonic import SteadyClock
 from ..sniffer.records import Records
 from ..sniffer.sources import clocks
@@ -23,17 +24,16 @@ from ..sniffer.sources.capture_file import CaptureError
 from ..sniffer.sources.ring import Ring
 from ..sniffer.streams import Lookup
 from ..sniffer.tap import Interleave
-from ..storage import state
 from ..storage.resume import take_over
 from ..storage.spool import SpoolBook, SpoolFiles
 from ..storage.spool_queue import SpoolQueue
 from . import notify
 from .call_events import CallEvent, EventPrinter
 from .capture_health import Health
-from .logs import log
 from .parts import live_engine, origin
 from .record import call_settings, own_of
 from .rings import set_filters
+from .scribe import Scribe
 from .settings import ConfigError, Settings, all_settings
 
 READ_BYTES = 8 << 20
@@ -47,11 +47,23 @@ FIXED = frozenset(
         "block_timeout_ms",
         "promiscuous",
         "hardware_stamps",
+        "cycle_ms",
         "sync_s",
         "memory_mb",
     )
-) | {"storage.spool", "storage.state", "users.capture", "recording.instance", "limits.max_calls", "limits.max_streams"}
+) | {
+    "storage.spool",
+    "storage.state",
+    "users.capture",
+    "recording.instance",
+    "limits.max_calls",
+    "limits.max_streams",
+    "limits.unclaimed_memory_mb",
+    "monitoring.log_level",
+}
 """Settings that are looked at once, at the start."""
+LAST_WORDS_S = 5.0
+"""How long a stop waits for a terminal or log that takes nothing, in seconds."""
 DRAIN_S = 20.0
 """How long a stop waits for the disk, in seconds."""
 MAX_STEPS = 64
@@ -71,6 +83,7 @@ class CaptureStage:
     files: SpoolFiles = field(init=False)
     clock: SteadyClock = field(init=False)
     gaps: Gaps = field(init=False)
+    scribe: Scribe = field(init=False)
     health: Health = field(init=False)
     counts: dict[str, int] = field(init=False)
     answered: set[int] = field(init=False, default_factory=set)
@@ -90,6 +103,7 @@ class CaptureStage:
         self.files = SpoolFiles(Path(own.storage.spool))
         self.queue = SpoolQueue(self.files, capture.memory_mb << 20, capture.sync_s)
         self.counts = dict.fromkeys(("seen", "answered", "handed_over", "without_media"), 0)
+        self.scribe = Scribe()
         self.health = Health(self)
         self._interleave = Interleave((2 * capture.block_timeout_ms + 50) * 1_000_000)
 
@@ -102,6 +116,7 @@ class CaptureStage:
         signal.signal(signal.SIGHUP, self._ask_reload)
         self._resume()
         self.queue.start()
+        self.scribe.start()
         self.health.begun()
         cycle = self.settings.capture.cycle_ms / 1000
         second = time.monotonic()
@@ -122,8 +137,10 @@ class CaptureStage:
         patience = int(self.settings.calls.held_silence_s * SECOND)
         left = take_over(self.files.folder, self.engine.sip_ports, self.clock.now - patience)
         for path in left.unreadable:
-            log().warning("what was said in a call of an earlier run cannot be read", file=path.name)
+            self.health.say("warning", "what was said in a call of an earlier run cannot be read", file=path.name)
         self._take(self.engine.resume(left.history))
+        going = self.engine.correlator.open.values()
+        self.answered = {one.call.number for one in going if one.call.answered is not None and one.call.ended is None}
         self.health.taken_over(left.handed_over, len({past.id for past, _ in left.history}))
 
     def _visit(self) -> None:
@@ -242,7 +259,7 @@ class CaptureStage:
             self.health.flood_calls += 1
             return
         self._print("not recorded", call.ended or item.time, call, f"no media: {call.end_reason or 'unknown'}", name)
-        state.append(self.health.folder, "call", **self._facts(call, name))
+        self.health.note("call", **self._facts(call, name))
 
     def _facts(self, call: Call, name: str) -> dict[str, Any]:
         return {
@@ -263,7 +280,7 @@ class CaptureStage:
         event = CallEvent(
             kind, self._local(when), name, call.caller.number, call.callee.number, self._direction(call), detail
         )
-        self.printer.show(event)
+        self.scribe.do(lambda: self.printer.show(event))
 
     def _local(self, when: int) -> datetime:
         return self.settings.zone().local(self.clock.wall(when))
@@ -287,7 +304,7 @@ class CaptureStage:
         try:
             settings = self.reload()
         except ConfigError as error:
-            log().error("the new configuration is not taken", reason=str(error))
+            self.health.say("error", "the new configuration is not taken", reason=str(error))
         else:
             self._go_on_with(settings)
         notify.ready()
@@ -298,15 +315,15 @@ class CaptureStage:
             try:
                 set_filters(self.rings, settings.capture.filter)
             except CaptureError as error:
-                log().error("the new filter is not taken", reason=str(error))
+                self.health.say("error", "the new filter is not taken", reason=str(error))
         self.engine.reconfigure(
             call_settings(settings), frozenset(settings.sip.ports), settings.capture.new_calls_per_s
         )
-        state.append(self.health.folder, "configuration reloaded", source=settings.source)
-        log().info("configuration reloaded", source=settings.source or "no file")
+        self.health.note("configuration reloaded", source=settings.source)
+        self.health.say("info", "configuration reloaded", source=settings.source or "no file")
         later = [one.name for one in all_settings() if one.name in FIXED and one.of(settings) != one.of(before)]
         if later:
-            log().warning("these settings hold from the next start on", settings=", ".join(later))
+            self.health.say("warning", "these settings hold from the next start on", settings=", ".join(later))
 
     def _finish(self) -> int:
         """Empty the rings a last time, hand everything over, and say so."""
@@ -316,6 +333,7 @@ class CaptureStage:
         self._take(self.engine.stop())
         left = self.queue.stop(DRAIN_S)
         self.health.ended(left)
+        self.scribe.stop(LAST_WORDS_S)
         for ring in self.rings:
             ring.close()
         return 0

@@ -71,8 +71,8 @@ def inspect(
         from .second_opinion import ask
 
         report.second_opinion = ask(captures, report)
-    zone = settings.zone().on(inspection.captures.steps.wall)
-    click.echo(as_json(report) if json else as_text(report, zone, ladders, messages))
+    wall = inspection.captures.steps.wall
+    click.echo(as_json(report, wall) if json else as_text(report, settings.zone().on(wall), ladders, messages))
     return _exit_code(report)
 
 

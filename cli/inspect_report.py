@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,9 @@ from ..sniffer.watch import Endpoint, Figures
 from ..storage.localtime import Zone
 from ..storage.safe_text import for_json, for_line, for_terminal
 from .ladder import Ladder, draw, host_labels
-from .report import _gap
+from .report import gap
 
+Stamp = Callable[[int | None], float | None]
 MAX_STREAMS_SHOWN = 500
 MAX_OF_A_REASON = 10
 """Streams without a call that are shown for one reason; the others are summed up."""
@@ -105,20 +106,27 @@ class Report:
 # -- JSON --------------------------------------------------------------------------------------------------------------
 
 
-def as_json(report: Report) -> str:
-    """Return the report as one JSON object on one line; times are seconds since 1970 UTC."""
+def as_json(report: Report, wall: Callable[[int], int]) -> str:
+    """Return the report as one JSON object on one line; times are seconds since 1970 UTC.
+
+    `wall` turns the report's times into what the capture's clock showed, both in ns.
+    """
+
+    def stamp(time: int | None) -> float | None:
+        return None if time is None else wall(time) / 1e9
+
     value = {
         "capture": {
             "files": [{"name": name, "bytes": size} for name, size in report.files],
             "link_types": {_link(number): count for number, count in report.links.items()},
-            "first": _stamp(report.first),
-            "last": _stamp(report.last),
+            "first": stamp(report.first),
+            "last": stamp(report.last),
         },
         "sip": {"messages": report.methods, "not_parsed": report.not_parsed},
         "other_signalling": [{"kind": kind, "hosts": hosts} for kind, *hosts in report.other_signalling],
         "calls_seen": report.calls_seen,
-        "calls": [_call_json(call) for call in report.calls],
-        "streams": [_stream_json(figures, why) for figures, why in report.streams],
+        "calls": [_call_json(call, stamp) for call in report.calls],
+        "streams": [_stream_json(figures, why, stamp) for figures, why in report.streams],
         "streams_not_told_of": {"streams": report.streams_more[0], "packets": report.streams_more[1]},
         "packets": report.packets,
         "packet_kinds": report.packet_kinds,
@@ -130,7 +138,7 @@ def as_json(report: Report) -> str:
     return json.dumps(for_json(value), ensure_ascii=False)
 
 
-def _call_json(call: CallReport) -> dict[str, Any]:
+def _call_json(call: CallReport, stamp: Stamp) -> dict[str, Any]:
     labels = host_labels(call.arrows)
     return {
         "number": call.number,
@@ -138,9 +146,9 @@ def _call_json(call: CallReport) -> dict[str, Any]:
         "caller": {"number": call.caller[0], "name": call.caller[1]},
         "callee": {"number": call.callee[0], "name": call.callee[1]},
         "dialled": call.dialled,
-        "start": _stamp(call.started),
-        "answered": _stamp(call.answered),
-        "end": _stamp(call.ended),
+        "start": stamp(call.started),
+        "answered": stamp(call.answered),
+        "end": stamp(call.ended),
         "end_reason": call.reason,
         "outcome": call.outcome,
         "beginning_seen": not call.joined_late,
@@ -150,7 +158,7 @@ def _call_json(call: CallReport) -> dict[str, Any]:
         "hosts": [{"host": host, "role": call.roles().get(host, "")} for host in dict.fromkeys(labels.values())],
         "messages": [
             {
-                "time": _stamp(arrow.time),
+                "time": stamp(arrow.time),
                 "source": endpoint_text(arrow.source),
                 "destination": endpoint_text(arrow.destination),
                 "transport": arrow.transport,
@@ -163,7 +171,7 @@ def _call_json(call: CallReport) -> dict[str, Any]:
     }
 
 
-def _stream_json(figures: Figures, why: str) -> dict[str, Any]:
+def _stream_json(figures: Figures, why: str, stamp: Stamp) -> dict[str, Any]:
     return {
         "source": endpoint_text(figures.source),
         "destination": endpoint_text(figures.destination),
@@ -177,7 +185,7 @@ def _stream_json(figures: Figures, why: str) -> dict[str, Any]:
         "expected": figures.expected,
         "repeated": figures.repeated,
         "sequence_runs": figures.runs,
-        "first": _stamp(figures.first),
+        "first": stamp(figures.first),
         "duration_s": round(figures.seconds, 6),
         "jitter_ms": None if figures.jitter_ms is None else round(figures.jitter_ms, 3),
         "calls": [
@@ -185,10 +193,6 @@ def _stream_json(figures: Figures, why: str) -> dict[str, Any]:
         ],
         "why_no_call": why,
     }
-
-
-def _stamp(time: int | None) -> float | None:
-    return None if time is None else time / 1e9
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -348,8 +352,8 @@ def _account(report: Report) -> Iterator[str]:
         kinds = ", ".join(f"{kind} {number:,}" for kind, number in report.packet_kinds.get(fate, {}).items())
         yield f"  {fate.replace('_', ' '):<17} {count:>11,}  {for_terminal(kinds, 300)}".rstrip()
     yield f"  {'seen':<17} {report.packets['seen']:>11,}"
-    if _gap(report.packets):
-        yield f"  {'UNACCOUNTED':<17} {_gap(report.packets):>11,}  a mistake in Tapdeck: please report it"
+    if gap(report.packets):
+        yield f"  {'UNACCOUNTED':<17} {gap(report.packets):>11,}  a mistake in Tapdeck: please report it"
 
 
 def _second(report: Report) -> Iterator[str]:

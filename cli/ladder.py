@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from ..sniffer.explain import Arrow, endpoint_text
 from ..sniffer.watch import Endpoint
 from ..storage.safe_text import for_terminal
-from .report import _columns as columns
-from .report import _fit as fit
+from .report import columns, fit
 
 _TIME = 11
 """Columns that the time takes before the first lifeline."""

@@ -166,7 +166,7 @@ def _give(path: Path, user: str) -> Iterator[str]:
     """Give a file of an earlier run, which had other users, to the user who writes it now."""
     with _plain_file(path) as descriptor:
         if descriptor is not None and os.fstat(descriptor).st_uid != _uid(user):
-            os.fchown(descriptor, _uid(user), -1)
+            os.fchown(descriptor, _uid(user), path.parent.stat().st_gid)
             yield f"file {path}: {user or 'root'}"
 
 

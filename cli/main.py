@@ -29,10 +29,7 @@ COMMANDS = {
         "tapdeck.cli.inspect:inspect",
         "Explain a capture: its dialogs, its streams, and which belong together.",
     ),
-    "interfaces": (
-        "tapdeck.cli.interfaces:interfaces",
-        "List the network interfaces, the likeliest mirror port first.",
-    ),
+    "interfaces": ("tapdeck.cli.interfaces:interfaces", "List the interfaces, the likeliest mirror port first."),
     "key": ("tapdeck.cli.key:key", "Look after the key that seals recordings: show, back up, rotate."),
     "report": ("tapdeck.cli.coverage:report", "Reports over what was recorded."),
     "metrics": ("tapdeck.cli.metrics:metrics", "Serve figures to Prometheus."),

@@ -59,7 +59,7 @@ class Summary:
     @property
     def unaccounted(self) -> dict[str, int]:
         """What was seen less what became of it: zero twice, or the books are wrong."""
-        return {"packets": _gap(self.packets), "calls": _gap(self.calls)}
+        return {"packets": gap(self.packets), "calls": gap(self.calls)}
 
 
 class Reporter:
@@ -112,16 +112,16 @@ def call_line(call: CallLine, width: int | None = None) -> str:
     party = _PARTY if width is None else min(max((width - (76 if with_reason else 56)) // 2, _NARROWEST_PARTY), _PARTY)
     cells = [
         f"{call.start:%H:%M:%S}",
-        f"{_fit(for_terminal(call.caller), party, cut)} -> {_fit(for_terminal(call.callee), party, cut)}",
-        _fit(for_terminal(call.direction), 8, cut),
+        f"{fit(for_terminal(call.caller), party, cut)} -> {fit(for_terminal(call.callee), party, cut)}",
+        fit(for_terminal(call.direction), 8, cut),
         f"{_duration(call.duration_s):>7}",
-        _fit(for_terminal(call.codec), 6, cut),
-        _fit(for_terminal(call.reason), 18, cut) if with_reason else "",
+        fit(for_terminal(call.codec), 6, cut),
+        fit(for_terminal(call.reason), 18, cut) if with_reason else "",
         _outcome(call.outcome),
         *map(for_terminal, call.notes),
     ]
     line = "  ".join(cell for cell in cells if cell).rstrip()
-    return line if width is None else _fit(line, width).rstrip()
+    return line if width is None else fit(line, width).rstrip()
 
 
 def call_json(call: CallLine) -> str:
@@ -147,18 +147,18 @@ def _account_rows(account: dict[str, int], kinds: dict[str, dict[str, int]]) -> 
         if name != "seen" and count
     ]
     rows.append(("seen", f"{account.get('seen', 0):,}", ""))
-    if _gap(account):
-        rows.append(("UNACCOUNTED", f"{_gap(account):,}", "a mistake in Tapdeck: please report it"))
+    if gap(account):
+        rows.append(("UNACCOUNTED", f"{gap(account):,}", "a mistake in Tapdeck: please report it"))
     return rows
 
 
 def _plain_table(title: str, heads: Sequence[str], rows: list[tuple[str, ...]]) -> None:
     safe = [tuple(for_terminal(cell, 500) for cell in row) for row in [tuple(heads), *rows]]
-    widths = [max(_columns(cell) for cell in column) for column in zip(*safe, strict=True)]
+    widths = [max(columns(cell) for cell in column) for column in zip(*safe, strict=True)]
     _say(f"\n{title}")
     right = [head in _RIGHT for head in heads]
     for row in safe:
-        cells = (_fit(cell, width, right=side) for cell, width, side in zip(row, widths, right, strict=True))
+        cells = (fit(cell, width, right=side) for cell, width, side in zip(row, widths, right, strict=True))
         _say(("  " + "  ".join(cells)).rstrip())
 
 
@@ -189,7 +189,8 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(for_json(value), ensure_ascii=False)
 
 
-def _gap(account: dict[str, int]) -> int:
+def gap(account: dict[str, int]) -> int:
+    """Return how many of what was seen stand in no other entry: 0 where the account adds up."""
     return 2 * account.get("seen", 0) - sum(account.values())
 
 
@@ -206,17 +207,17 @@ def _width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _fit(text: str, width: int, cut: bool = True, right: bool = False) -> str:
+def fit(text: str, width: int, cut: bool = True, right: bool = False) -> str:
     """Pad to `width` columns of a terminal, and cut what is longer."""
-    if cut and _columns(text) > width:
-        while text and _columns(text) > width - 1:
+    if cut and columns(text) > width:
+        while text and columns(text) > width - 1:
             text = text[:-1]
         text += "…"
-    room = " " * (width - _columns(text))
+    room = " " * (width - columns(text))
     return room + text if right else text + room
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
     """How many columns a terminal gives `text`: two to a wide character, none to a combining one."""
     if text.isascii():
         return len(text)

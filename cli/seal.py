@@ -39,7 +39,10 @@ def seal(once: bool, as_json: bool, config: Path | None, **options: Any) -> int:
     privileges.drop_to(users.seal, [users.group] if users.group else [], "users.seal")
     os.nice(NICENESS)  # capture goes first
     held = lock.hold(Path(settings.storage.state), "seal", 30.0)
+    from .logs import set_up  # structlog takes a tenth of a second
     from .seal_stage import SealStage
+
+    set_up(settings.monitoring.log_level, as_json)
 
     stage = SealStage(settings, EventPrinter(as_json))
     try:

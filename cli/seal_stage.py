@@ -27,7 +27,7 @@ from .settings import ConfigError, Settings
 from .signing import Desk
 
 FAILED = "failed"
-"""Folder of the spool for files that cannot be sealed: nothing is thrown away."""
+"""Folder of the spool for files that cannot be sealed, or not all of them: nothing is thrown away."""
 AGAIN_S = (5.0, 300.0)
 """When a file that could not be sealed is tried again: first, and at most, in seconds."""
 BEHIND = 200
@@ -47,6 +47,7 @@ class SealStage:
     _alarms: state.Alarms = field(init=False)
     _again: dict[str, tuple[float, int]] = field(init=False, default_factory=dict)
     _errors: dict[str, str] = field(init=False, default_factory=dict)
+    _failed: bool = field(init=False, default=False)
     _queue: list[Path] = field(init=False, default_factory=list)
     _reported: float = field(init=False, default=0.0)
     _last: dict[str, Any] = field(init=False, default_factory=dict)
@@ -64,6 +65,10 @@ class SealStage:
     @property
     def _done(self) -> Path:
         return Path(self.settings.storage.spool) / DONE
+
+    @property
+    def _aside(self) -> Path:
+        return Path(self.settings.storage.spool) / FAILED
 
     def _make_sealer(self) -> Sealer:
         storage = self.settings.storage
@@ -108,10 +113,8 @@ class SealStage:
             is_open = self._desk is None or self._desk.is_open()
         except OSError as error:
             self._errors[NAME] = str(error)
-            self._alarms.raise_("SEAL_FAILED", f"no call can be sealed: {error}", "critical")
             return False
-        if self._errors.pop(NAME, None) is not None and not self._errors:
-            self._alarms.clear("SEAL_FAILED")
+        self._errors.pop(NAME, None)
         return is_open
 
     def tick(self) -> bool:
@@ -136,7 +139,7 @@ class SealStage:
             self._report()
             self._desk.close_days(settle=0)
         locked = self._desk is not None and self._desk.locked
-        return ExitCode.CANNOT_WRITE if self._errors or locked else ExitCode.OK
+        return ExitCode.CANNOT_WRITE if self._errors or self._failed or locked else ExitCode.OK
 
     def end(self) -> None:
         """Say that the stage ends."""
@@ -171,13 +174,12 @@ class SealStage:
             for recording in recordings:
                 self._conclude(recording)
             self.at("handed over")
-        except FileNotFoundError:
-            return
         except SpoolError as error:
             self._set_aside(path, str(error))
             return
         except OSError as error:
-            self._later(path, str(error))
+            if path.exists():
+                self._later(path, str(error))
             return
         except KeyLocked:
             return  # the next tick says so; the file waits
@@ -185,15 +187,13 @@ class SealStage:
             log().exception("a mistake in Tapdeck; please report it", file=path.name)
             self._set_aside(path, f"{type(error).__name__}: {error}")
             return
-        if not recordings:
-            self._set_aside(path, "there is no call in it")
+        harm = next((one.plan.ended.circumstances.harm for one in recordings), "there is no call in it")
+        if harm:
+            self._set_aside(path, harm)
             return
         path.unlink()
         self.at("removed")
-        self._again.pop(path.name, None)
-        self._errors.pop(path.name, None)
-        if not self._errors:
-            self._alarms.clear("SEAL_FAILED")
+        self._forget(path)
 
     def _conclude(self, recording: Recording) -> None:
         """A recording is durable: hand it on, and say so."""
@@ -241,27 +241,46 @@ class SealStage:
     def _later(self, path: Path, reason: str) -> None:
         """Try a file again, later and later: a disk may be full, or a folder not there."""
         tries = self._again.get(path.name, (0.0, 0))[1]
-        pause = min(AGAIN_S[0] * 2**tries, AGAIN_S[1])
+        pause = min(AGAIN_S[0] * 2 ** min(tries, 10), AGAIN_S[1])
         self._again[path.name] = time.monotonic() + pause, tries + 1
         self._errors[path.name] = reason
-        text = f"{len(self._errors)} calls cannot be sealed yet: {reason}; they stay in the spool and are tried again"
-        self._alarms.raise_("SEAL_FAILED", text, "critical")
         if tries == 0:
             log().error("a call cannot be sealed yet", file=path.name, reason=reason, again_in_s=pause)
 
     def _set_aside(self, path: Path, reason: str) -> None:
-        """Keep a file that cannot be sealed where it is in nobody's way."""
-        folder = path.parent.parent / FAILED
-        folder.mkdir(mode=0o700, exist_ok=True)
-        path.rename(folder / path.name)
+        """Keep a file that cannot be sealed, or not all of it, where it is in nobody's way."""
+        try:
+            self._aside.mkdir(mode=0o700, exist_ok=True)
+            path.replace(self._aside / path.name)
+        except OSError as error:
+            self._later(path, f"{reason}; nor can it be set aside: {error}")
+            return
         if self._desk is not None:
             self._desk.give_up(path, "its spool file cannot be read")
-        self._errors[path.name] = reason
-        self._alarms.raise_(
-            "SEAL_FAILED", f"{path.name} cannot be sealed: {reason}; it is kept in {folder}", "critical"
-        )
-        log().error("a spool file cannot be sealed", file=path.name, reason=reason, kept_in=str(folder))
+        self._forget(path)
+        self._failed = True
+        log().error("a spool file cannot be sealed", file=path.name, reason=reason, kept_in=str(self._aside))
         state.append(self.folder, "not sealed", file=path.name, reason=reason)
+
+    def _forget(self, path: Path) -> None:
+        """A file is done with."""
+        self._again.pop(path.name, None)
+        self._errors.pop(path.name, None)
+
+    def _look_at_failures(self) -> None:
+        """Have an alarm while anything is not sealed."""
+        kept = _spooled(self._aside)
+        if self._errors:
+            reason = next(reversed(self._errors.values()))
+            text = (
+                f"{len(self._errors)} calls cannot be sealed yet: {reason}; they stay in the spool and are tried again"
+            )
+            self._alarms.raise_("SEAL_FAILED", text, "critical")
+        elif kept:
+            text = f"{kept} spool files could not be sealed whole and are kept in {self._aside}: see the event log"
+            self._alarms.raise_("SEAL_FAILED", text, "critical")
+        else:
+            self._alarms.clear("SEAL_FAILED")
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
@@ -270,7 +289,8 @@ class SealStage:
         if self._desk is not None:
             with suppress(OSError):  # a recording that cannot be logged says so; these come again
                 self._desk.look(self._sealer.account.packet_totals(), ended)
-        waiting = self._waiting()
+        waiting = _spooled(self._done)
+        self._look_at_failures()
         if waiting > BEHIND:
             self._alarms.raise_("SPOOL_BEHIND", f"{waiting} calls wait to be sealed")
         else:
@@ -288,12 +308,14 @@ class SealStage:
         state.write(self.folder, "seal", report)
         notify.watchdog()
 
-    def _waiting(self) -> int:
-        try:
-            with os.scandir(self._done) as entries:
-                return sum(1 for entry in entries if entry.name.endswith(".pcapng"))
-        except FileNotFoundError:
-            return 0
+
+def _spooled(folder: Path) -> int:
+    """Count the spool files in a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(1 for entry in entries if entry.name.endswith(".pcapng"))
+    except FileNotFoundError:
+        return 0
 
 
 def _quality(recording: Recording) -> str:

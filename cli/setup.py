@@ -198,7 +198,7 @@ def _next(output: Path, settings: Settings) -> None:
     click.echo("Next, as root:")
     for command, why in (
         ("doctor", "is this port a mirror that shows all calls?"),
-        ("run", "record from this terminal, at once"),
-        ("install", "record for good: users, folders and services"),
+        ("install", "users, folders and services"),
+        ("run", "record from this terminal; for good: systemctl enable --now tapdeck"),
     ):
         click.echo(f"  tapdeck {command}{config}  # {why}")

@@ -60,6 +60,7 @@ def rows(summary: dict[str, Any], settings: Settings) -> list[Row]:
         *_capture(summary),
         *_after(summary),
         *_stages(summary),
+        *_selftest(summary),
         *(_alarm(alarm) for alarm in summary["alarms"]),
         *_downtimes(summary),
         ("remote access", _access(settings), Health.GREEN),
@@ -146,6 +147,14 @@ def _stages(summary: dict[str, Any]) -> list[Row]:
             text += f", {_count(stage['restarts'])} restarts, the last after: {stage['last_exit']}"
         found.append((f"stage {name}", text, Health.GREEN))
     return found
+
+
+def _selftest(summary: dict[str, Any]) -> list[Row]:
+    test = summary["selftest"]
+    if test is None:
+        return []
+    word, health = ("passed", Health.GREEN) if test["passed"] else ("failed", Health.AMBER)
+    return [("self-test", f"{word} {box.local(test['ended'])}".rstrip(), health)]
 
 
 def _alarm(alarm: dict[str, Any]) -> Row:

@@ -231,6 +231,8 @@ def _anchor(
     delayed
     packet. Only suspects that a look at the next few packets does not clear are walked one by one.
     """
+    if len(suspects) == 0:
+        return Timeline(row, media + first, 1, int(late[max(0, len(late) - 50) :].min()) - first)
     shift = np.empty(len(row), dtype=np.int64)
     anchor, begin, anchors, drift, place = first, 0, 1, 0, 0
     near, narrow = _least_of_next(late, NEXT)[suspects], _narrowest(gap[suspects - 1], length[suspects - 1], rate)

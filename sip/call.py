@@ -224,11 +224,10 @@ class Closed(Event):
 
 @dataclass(frozen=True)
 class Digits(Event):
-    """A key pressed, sent by INFO; the duration is 0 where none is stated."""
+    """A key pressed, sent by INFO."""
 
     party: Party
     digit: str
-    duration_ms: int
 
 
 @dataclass(frozen=True)

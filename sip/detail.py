@@ -190,15 +190,14 @@ def take_back_offer(call: Call, number: int, party: Party) -> None:
         call.memory.holds[party] = before
 
 
-def digit_of(message: Message) -> tuple[str, int]:
-    """The key pressed and for how many milliseconds (0: not stated), ("", 0) where there is none."""
+def digit_of(message: Message) -> str:
+    """The key pressed, "" where there is none."""
     text = message.body[:256].decode("latin-1")
     if message.content_type == "application/dtmf":
-        return _key(text), 0
+        return _key(text)
     if message.content_type != "application/dtmf-relay":
-        return "", 0
-    fields = parse_params(re.sub(r"[\r\n]+", ";", text))
-    return _key(fields.get("signal", "")), parse_number(fields.get("duration", ""), 600_000)
+        return ""
+    return _key(parse_params(re.sub(r"[\r\n]+", ";", text)).get("signal", ""))
 
 
 def _key(text: str) -> str:

@@ -122,6 +122,10 @@ class Dialogs:
         """Set how long calls that end from now on stay open for what trails their BYE."""
         self._linger[State.ENDED] = linger_ns
 
+    def prove(self, call: Call) -> None:
+        """Tell that a call has media: it will not be given up for others when the table is full."""
+        self._table.prove(call)
+
     def call_of(self, message: Message) -> Call | None:
         """The call in progress that a message belongs to."""
         return self._table.find(message)[0]
@@ -214,12 +218,12 @@ class Dialogs:
         return call
 
     def _give_up_one(self, time: int) -> list[Event]:
-        """Make room in a full table: a flood of INVITEs must not keep real calls out."""
-        call = self._table.unanswered_since(time - GIVE_UP_NS)
+        """Make room in a full table: a flood of INVITEs, or of answers, must not keep real calls out."""
+        call = self._table.unproven_since(time - GIVE_UP_NS)
         if call is None:
             return []
         call.memory.given_up = True
-        events = self._move(call, Signal.FAILURE, time, "given up: too many calls at once")
+        events = self.end(call, time, "given up: too many calls at once")
         return events + self._move(call, Signal.LINGERED, time)
 
     def _join(self, call: Call, message: Message, time: int) -> list[Event]:
@@ -337,10 +341,10 @@ class Dialogs:
         return self._move(call, Signal.CANCEL, time, "CANCEL")
 
     def _on_info(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
-        digit, duration = digit_of(message)
+        digit = digit_of(message)
         if not digit or call.state in OVER or not first_of(call, message, party):
             return []
-        return [Digits(call, time, party, digit, duration)]
+        return [Digits(call, time, party, digit)]
 
     def _on_refer(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
         target = parties.number_of(parse_address(message.get("refer-to")))

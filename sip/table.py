@@ -9,6 +9,9 @@ from .message import Message
 
 MAX_CLOSED = 20_000
 MAX_TAGS = 64
+MAX_LEGS = 8
+"""Calls with one Call-ID, which a B2BUA may keep on its legs, from which on it proves nothing any more."""
+_LOOKED_AT = 16
 
 
 class CallTable:
@@ -23,7 +26,7 @@ class CallTable:
         self._given_up: dict[tuple[str, str], None] = {}
         self._deadlines: list[tuple[int, int]] = []
         self._call_ids: Counter[str] = Counter()
-        self._calling: dict[int, Call] = {}
+        self._unproven: dict[int, Call] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -32,16 +35,20 @@ class CallTable:
         return iter(list(self._open.values()))
 
     def knows(self, call_id: str) -> bool:
-        """Whether a call in progress has this Call-ID."""
-        return call_id in self._call_ids
+        """Whether a call in progress has this Call-ID, or a few have."""
+        return 0 < self._call_ids[call_id] <= MAX_LEGS
 
-    def unanswered_since(self, time: int) -> Call | None:
-        """The oldest call, if its INVITE is from before `time`, that nobody has answered in any way."""
-        while self._calling:
-            call = next(iter(self._calling.values()))
-            if call.state is State.CALLING and call.number in self._open:
-                return call if call.last_seen < time else None
-            del self._calling[call.number]
+    def prove(self, call: Call) -> None:
+        """There is more to this call than words: it will not be given up for others."""
+        self._unproven.pop(call.number, None)
+
+    def unproven_since(self, time: int) -> Call | None:
+        """A call, one of the oldest, of which there are only words, and none since `time`."""
+        for _ in range(min(len(self._unproven), _LOOKED_AT)):
+            number, call = next(iter(self._unproven.items()))
+            if call.last_seen < time:
+                return call
+            self._unproven[number] = self._unproven.pop(number)
         return None
 
     def find(self, message: Message) -> tuple[Call | None, Party]:
@@ -78,7 +85,7 @@ class CallTable:
 
     def add(self, call: Call, deadline: int) -> None:
         """A new call; `deadline` is when it is given up unless something happens."""
-        self._open[call.number] = self._calling[call.number] = call
+        self._open[call.number] = self._unproven[call.number] = call
         self._call_ids[call.call_id] += 1
         self._index(call)
         self._forgotten.pop((call.call_id, call.caller_tag), None)
@@ -96,7 +103,7 @@ class CallTable:
     def remove(self, call: Call) -> None:
         """Take a closed call out; its late messages will be known as such."""
         del self._open[call.number]
-        self._calling.pop(call.number, None)
+        self._unproven.pop(call.number, None)
         self._call_ids[call.call_id] -= 1
         if not self._call_ids[call.call_id]:
             del self._call_ids[call.call_id]

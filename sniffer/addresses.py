@@ -68,4 +68,4 @@ class AddressBook:
         """Return the address as text."""
         if key >> 63:
             return self._texts.get(key) or self._kept.get(key, UNKNOWN)
-        return str(ipaddress.IPv4Address(key))
+        return f"{key >> 24}.{key >> 16 & 255}.{key >> 8 & 255}.{key & 255}"

@@ -14,6 +14,8 @@ EndpointKey = tuple[int, int]
 """Address key and port."""
 
 MAX_BINDINGS_PER_ENDPOINT = 64
+MAX_ENDPOINTS = 512
+"""Endpoints that a call may have named, one after the other: beyond it the oldest are forgotten."""
 
 
 class Source(IntEnum):
@@ -102,7 +104,7 @@ class Match:
 
 @dataclass(slots=True)
 class Bindings:
-    """Endpoint -> bindings, newest last; bounded for each endpoint."""
+    """Endpoint -> bindings, newest last; bounded for each endpoint and each call."""
 
     _table: dict[EndpointKey, list[Binding]] = field(default_factory=dict)
 
@@ -123,6 +125,8 @@ class Bindings:
             held.pop(0)
         held.append(new)
         new.tracked.endpoints.append(endpoint)
+        if len(new.tracked.endpoints) > MAX_ENDPOINTS:
+            self._drop(new.tracked.endpoints.pop(0), new.tracked)
         return True
 
     def bound(self, endpoint: EndpointKey) -> bool:
@@ -132,11 +136,14 @@ class Bindings:
     def remove(self, tracked: "Tracked") -> None:
         """Forget a call's endpoints."""
         for endpoint in tracked.endpoints:
-            held = [binding for binding in self._table.get(endpoint, ()) if binding.tracked is not tracked]
-            if held:
-                self._table[endpoint] = held
-            else:
-                self._table.pop(endpoint, None)
+            self._drop(endpoint, tracked)
+
+    def _drop(self, endpoint: EndpointKey, tracked: "Tracked") -> None:
+        held = [binding for binding in self._table.get(endpoint, ()) if binding.tracked is not tracked]
+        if held:
+            self._table[endpoint] = held
+        else:
+            self._table.pop(endpoint, None)
 
     def matches(self, source: EndpointKey, destination: EndpointKey) -> list[Match]:
         """Return how the calls that know either end of a stream fit it."""

@@ -18,6 +18,8 @@ MAX_COMMENT = 60_000
 """Bytes of a comment: an option's length has 16 bits."""
 MAX_UDP = 65_535 - 8
 _HEAD, _TAIL = 28, 4
+MOST_BESIDE = _HEAD + _TAIL + 3
+"""Bytes of a packet block beside the frame, at most."""
 _PACKET = np.dtype([(name, "<u4") for name in ("type", "size", "interface", "high", "low", "captured", "wire")])
 
 

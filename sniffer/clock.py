@@ -103,11 +103,11 @@ class Clock:
         return time
 
     def _step(self, time: Ints, place: int, before: int) -> None:
-        leap = before - int(time[place])
+        leap = before + 1 - int(time[place])  # 1 ns later, so that what the clock showed can be told of both sides
         time[place:] += leap
         self._shift += leap
         self.set += 1
-        self.steps.add(before, -self._shift)
+        self.steps.add(before + 1, -self._shift)
 
     def end(self) -> None:
         """The capture is over: what comes later in steady time is no longer its business."""

@@ -11,9 +11,8 @@ from .addresses import AddressBook
 from .datagrams import Datagrams, Fate, Keys, Mask, RtpColumns, join, tcp_flow_keys
 from .layers import Layers
 from .peeling import Part
-from .records import Ints, Records, gather
+from .records import WORDS, Ints, Records, gather
 
-_TAG = np.dtype([("first", ">u2"), ("second", ">u2"), ("third", ">u2"), ("fourth", ">u2")])
 _UDP = np.dtype([("source", ">u2"), ("destination", ">u2"), ("size", ">u2"), ("sum", ">u2")])
 _RTP = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("stamp", ">u4"), ("ssrc", ">u4")])
 _TEXT = np.dtype([("text", "u1", (16,))])
@@ -30,14 +29,14 @@ class Columns:
 
     def listen_on(self, sip_ports: frozenset[int]) -> None:
         """Take these for the ports where anything may be SIP."""
-        self._sip_ports = np.array(sorted(sip_ports), dtype=np.int64)
+        self.sip_ports = np.array(sorted(sip_ports), dtype=np.int64)
 
     def read(self, records: Records) -> Datagrams:
         """Peel all frames of a block."""
-        return _Block(records, self.book, self._sip_ports, self.tcp_flows).datagrams()
+        return Block(records, self.book, self.sip_ports, self.tcp_flows).datagrams()
 
 
-class _Block(Layers):
+class Block(Layers):
     """One block: the layers, and what becomes of transport payloads."""
 
     def __init__(self, records: Records, book: AddressBook, sip_ports: Ints, tcp_flows: Keys) -> None:
@@ -89,6 +88,7 @@ class _Block(Layers):
             self.slow_packet(int(part.rows[index]), Fate.TCP, flow, int(part.at[index]), int(part.end[index]))
 
     def udp(self, part: Part) -> None:
+        """Send tunnels on, and sort all other payloads."""
         part = self.room(part, 8, Fate.TRUNCATED_UDP)
         head = gather(self.data, part.at, _UDP)
         size = head["size"].astype(np.int64)
@@ -122,6 +122,7 @@ class _Block(Layers):
     def odd_payloads(
         self, part: Part, source: Ints, destination: Ints, head: np.ndarray, size: Ints, rtp: Mask, rtcp: Mask
     ) -> None:
+        """Give payloads that are not RTP their fate; what may be SIP, and ZRTP, takes the slow path."""
         first = head["first"]
         cookie = head["stamp"].astype(np.int64)
         stun = (first < 4) & (size >= 8) & (cookie == 0x2112A442)
@@ -162,11 +163,12 @@ class _Block(Layers):
         return maybe
 
     def rtp_rows(self, part: Part, ports: Ints, head: np.ndarray) -> None:
+        """Keep RTP as columns, once header extensions and padding are taken off the payload."""
         first = head["first"]
         header = 12 + 4 * (first & 15).astype(np.int64)
         extended = np.nonzero(first & 0x10)[0]
         if len(extended):
-            words = gather(self.data, np.minimum(part.at[extended] + header[extended], len(self.data) - 8), _TAG)
+            words = gather(self.data, np.minimum(part.at[extended] + header[extended], len(self.data) - 8), WORDS)
             header[extended] += 4 + 4 * words["second"].astype(np.int64)
         size = part.end - part.at - header
         padded = np.nonzero((first & 0x20 != 0) & (size > 0))[0]

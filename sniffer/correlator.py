@@ -328,6 +328,7 @@ class Correlator:
                 claim.until = min(claim.until, max(since, claim.since))
         if self._claimed is not None:
             self._claimed(stream)
+        self.dialogs.prove(tracked.call)
         new = Claim(tracked, stream, match, since)
         claims.append(new)
         tracked.claims.append(new)

@@ -84,6 +84,7 @@ class Engine:
         block = self._joiner.expand(block)
         for piece in _slices(block):
             self._step(piece)
+        self._signalling.tell_columns()
         if block.last > self._now:
             self._now = block.last
             self.correlator.advance(block.last)
@@ -200,9 +201,9 @@ class Engine:
             tracked.forget()
         held = np.array(sorted(self.correlator.claimed_streams()), dtype=np.int64)
         before = self._now - self.settings.hold - SLICE
-        self.account.packet("not_a_call", "RTP of no call", self._rows.release(held, before))
-        idle = self.streams.idle(before)
-        self.streams.forget(np.setdiff1d(idle, held))
+        gone = np.setdiff1d(self.streams.idle(before), held, assume_unique=True)
+        self.account.packet("not_a_call", "RTP of no call", self._rows.release(held, before, gone))
+        self.streams.forget(gone)
 
     def _collect(self, tracked: Tracked) -> EndedCall:
         tracks = []

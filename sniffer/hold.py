@@ -15,12 +15,15 @@ from .records import Ints
 
 Streams = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+NEVER = 1 << 62
+BESIDE = 22
+"""Bytes that are remembered of a packet beside its block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Packet blocks, and of each its stream's number, its time (ns), the captured frames it took, and whether a call
-    has it already.
+    """Packet blocks in the order of time, and of each its stream's number, its time (ns), the captured frames it took,
+    and whether a call has it already.
     """
 
     blocks: PacketBlocks
@@ -28,6 +31,11 @@ class Waiting:
     time: Ints
     frames: npt.NDArray[np.uint8]
     taken: Mask
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory."""
+        return int(self.blocks.start[-1]) + BESIDE * len(self.stream)
 
     def pick(self, rows: Ints) -> "Waiting":
         """Return these rows only."""
@@ -42,12 +50,15 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What of a stream a chunk had: its blocks, the time of the first (ns), captured frames, and those nobody had."""
+    """What of a stream a chunk had: its blocks, the time of the first (ns), captured frames, and those nobody had;
+    `regained` is the time of the first that a call had already (ns, far in the future if none had any).
+    """
 
     blocks: PacketBlocks
     first: int
     frames: int
     fresh: int
+    regained: int
 
 
 class Hold:
@@ -63,36 +74,41 @@ class Hold:
         """Captured frames that wait and that no call has."""
         return sum(chunk.count(~chunk.taken) for chunk in self._chunks)
 
-    def room(self, size: int, taken: bool) -> bool:
-        """Tell whether `size` more bytes may be added; what a call has already may fill half of the memory."""
+    def room(self, size: int) -> bool:
+        """Tell whether `size` more bytes may be added; what a call has already gives way."""
         if self.size + size > self._limit:
             self._drop_taken()
-        return self.size + size <= (self._limit // 2 if taken else self._limit)
+        return self.size + size <= self._limit
 
     def add(self, chunk: Waiting) -> None:
         """Hold a chunk for which there is room."""
         if len(chunk.stream):
             self._chunks.append(chunk)
-            self.size += len(chunk.blocks.data)
+            self.size += chunk.size
 
     def fetch(self, stream: int, since: int, until: int) -> list[Found]:
         """Return a stream's blocks with since <= time < until (ns), chunk by chunk; a call has them now."""
         found: list[Found] = []
         for chunk in self._chunks:
-            mask = (chunk.stream == stream) & (chunk.time >= since) & (chunk.time < until)
-            if not mask.any():
+            if chunk.time[-1] < since or chunk.time[0] >= until:
                 continue
-            first, frames, fresh = int(chunk.time[mask].min()), chunk.count(mask), chunk.count(mask & ~chunk.taken)
-            found.append(Found(take(chunk.blocks, np.nonzero(mask)[0]), first, frames, fresh))
+            mask = (chunk.stream == stream) & (chunk.time >= since) & (chunk.time < until)
+            rows = np.nonzero(mask)[0]
+            if len(rows) == 0:
+                continue
+            had = rows[chunk.taken[rows]]
+            regained = int(chunk.time[had[0]]) if len(had) else NEVER
+            first, frames, fresh = int(chunk.time[rows[0]]), chunk.count(mask), chunk.count(mask & ~chunk.taken)
+            found.append(Found(take(chunk.blocks, rows), first, frames, fresh, regained))
             chunk.taken[mask] = True
         return found
 
     def expire(self, before: int) -> int:
         """Forget chunks that are wholly older than `before` (ns); return how many frames of them nobody had taken."""
         lost = 0
-        while self._chunks and int(self._chunks[0].time.max()) < before:
+        while self._chunks and self._chunks[0].time[-1] < before:
             chunk = self._chunks.popleft()
-            self.size -= len(chunk.blocks.data)
+            self.size -= chunk.size
             lost += chunk.count(~chunk.taken)
         return lost
 
@@ -112,4 +128,4 @@ class Hold:
             elif len(rest):
                 kept.append(chunk.pick(rest))
         self._chunks = kept
-        self.size = sum(len(chunk.blocks.data) for chunk in kept)
+        self.size = sum(chunk.size for chunk in kept)

@@ -12,11 +12,10 @@ import numpy.typing as npt
 from .addresses import v6_keys
 from .datagrams import Fate, Mask
 from .peeling import Part, Peeler
-from .records import Ints, gather
+from .records import WORDS, Ints, gather
 
 _ETHERNET = np.dtype({"names": ["type"], "formats": [">u2"], "offsets": [12], "itemsize": 14})
 _U16 = np.dtype([("value", ">u2")])
-_TAG = np.dtype([("first", ">u2"), ("second", ">u2"), ("third", ">u2"), ("fourth", ">u2")])
 _IPV4 = np.dtype(
     {
         "names": ["version", "size", "fragment", "protocol", "source", "destination"],
@@ -111,7 +110,7 @@ class Layers(Peeler, ABC):
     def ppp(self, part: Part) -> None:
         """PPP (RFC 1661), with or without the HDLC-like address and control bytes (RFC 1662)."""
         part = self.room(part, 4, Fate.TRUNCATED_LINK)
-        words = gather(self.data, part.at, _TAG)
+        words = gather(self.data, part.at, WORDS)
         framed = words["first"] == 0xFF03
         kind = np.where(framed, words["second"], words["first"]).astype(np.int64)
         part = part.pick(np.ones(len(part.rows), dtype=bool), np.where(framed, 4, 2).astype(np.int64))
@@ -154,7 +153,7 @@ class Layers(Peeler, ABC):
     def snap(self, part: Part) -> None:
         """802.2 LLC with SNAP (RFC 1042)."""
         part = self.room(part, 8, Fate.NOT_IP)
-        words = gather(self.data, part.at, _TAG)
+        words = gather(self.data, part.at, WORDS)
         snap = (words["first"] == 0xAAAA) & (words["second"] == 0x0300)
         self.ends(part.rows[~snap], Fate.NOT_IP)
         self.by_ethertype(part.pick(snap, 8), words["fourth"][snap].astype(np.int64))
@@ -236,7 +235,7 @@ class Layers(Peeler, ABC):
                 )
             if not extension.any():
                 break
-            words = gather(self.data, np.minimum(part.at, part.end), _TAG)  # some may have been led beyond their end
+            words = gather(self.data, np.minimum(part.at, part.end), WORDS)  # some may have been led beyond their end
             fragment = (following == 44) & (words["second"] & 0xFFF9 != 0)
             if fragment.any():
                 self.fragments(part.pick(fragment), start[fragment], part.end[fragment])
@@ -283,7 +282,7 @@ class Layers(Peeler, ABC):
     def gre(self, part: Part) -> None:
         """GRE (RFC 2784, 2890) with IP, Ethernet, PPP (RFC 2637) or ERSPAN types I, II and III inside."""
         part = self.room(part, 4, Fate.TRUNCATED_TUNNEL)
-        words = gather(self.data, part.at, _TAG)
+        words = gather(self.data, part.at, WORDS)
         flags, kind = words["first"].astype(np.int64), words["second"].astype(np.int64)
         point_to_point = (flags & 7 == 1) & (kind == 0x880B)
         step = 4 + 4 * ((flags & 0xC000) != 0) + 4 * ((flags & 0x2000) != 0) + 4 * ((flags & 0x1000) != 0)
@@ -308,7 +307,7 @@ class Layers(Peeler, ABC):
 
     def geneve(self, part: Part) -> None:
         """Geneve (RFC 8926): 8 bytes and options, then what the protocol type says."""
-        words = gather(self.data, part.at, _TAG)
+        words = gather(self.data, part.at, WORDS)
         options = ((words["first"] >> 8) & 0x3F).astype(np.int64) * 4
         self.by_ethertype(part.pick(np.ones(len(part.rows), dtype=bool), 8 + options), words["second"].astype(np.int64))
 
@@ -334,7 +333,7 @@ class Layers(Peeler, ABC):
         if not wraps.any():
             return ~wraps
         room = part.end - part.at >= 8
-        words = gather(self.data, part.at, _TAG)
+        words = gather(self.data, part.at, WORDS)
         vxlan = wraps & room & ((port == 4789) | (port == 8472)) & (words["first"] == 0x0800) & (words["second"] == 0)
         geneve = wraps & room & (port == 6081) & (words["first"] >> 14 == 0)
         tzsp = wraps & room & (port == 37008) & (words["first"] >> 8 == 1) & (words["second"] == 1)

@@ -13,106 +13,32 @@ import numpy.typing as npt
 
 from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started, State
 from . import blocks
-from .blocks import RAW_IP, PacketBlocks
-from .correlator import FOREVER, CallSettings, Claim, Tracked
-from .datagrams import Datagrams, Mask, RtpColumns, SlowPacket
+from .correlator import FOREVER, SECOND, CallSettings, Claim, Tracked
+from .datagrams import Datagrams, Mask, SlowPacket
+from .early import Early
 from .engine import SLICE, Engine
 from .gate import Gate
-from .hold import Hold, Waiting
-from .records import PADDING, Ints, Records
+from .hold import BESIDE, Hold, Waiting
+from .items import Begun, Cycle, Forgotten, Media, Noted, Over, Past, Spoke
+from .records import Ints, Records
 from .signalling import Heard, Stash
+from .visit import Visit
 
 FREE, MIXED = -1, -2
 """What stands in the route of a stream that no call owns, and of one whose packets need a closer look."""
 SURE = 8
 """The score of a match from which on no other call is likely to get the stream (`bindings.Match.score`)."""
-_STASH = 1 << 60
-_STASH_STEP = 1 << 17
-MAX_EARLY = 64
-"""Messages of a call kept for a spool file that was not begun yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A call's spool begins: at `time` (ns). `past` is what an earlier run knew of the call, if one did."""
-
-    tracked: Tracked
-    time: int
-    past: "Past | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class Spoke:
-    """A SIP message of a call, in one IP datagram."""
-
-    number: int
-    time: int
-    packet: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """Packet blocks of several calls: `parts` are (call number, first byte, end, captured frames) in `blocks.data`."""
-
-    blocks: PacketBlocks
-    parts: list[tuple[int, int, int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """A decision that belongs into a call's spool."""
-
-    number: int
-    time: int
-    note: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What an earlier run left of a call that was running when it ended: the id of its spool, and whether there is
-    media in it, so that this run's is a continuation.
-    """
-
-    id: str
-    media: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """Nothing more came of a call of an earlier run: what was kept to go on with it may go."""
-
-    past: Past
-
-
-@dataclass(frozen=True, slots=True)
-class Over:
-    """Nothing more comes for this call: it is closed, or capture stops (`running`). `frames` of media it was given."""
-
-    tracked: Tracked
-    time: int
-    frames: int
-    running: bool = False
-
-
-Item = Begun | Spoke | Media | Noted | Forgotten | Over
-
-
-@dataclass(slots=True)
-class Cycle:
-    """What one visit gave: items for the spool, in order, and what happened to calls, for people."""
-
-    items: list[Item] = field(default_factory=list)
-    events: list[tuple[Tracked, Event]] = field(default_factory=list)
+FORGET_EVERY = SECOND
+"""How often streams that fell silent are looked for, in ns: the table is made anew without them."""
 
 
 @dataclass(slots=True)
 class _Spool:
-    """What the engine remembers of a call's spool: whether it was begun, and what waits for that."""
+    """What the engine remembers of a call's spool: whether it was begun, and how many frames of media are in it."""
 
     tracked: Tracked
     past: Past | None = None
     begun: bool = False
-    early: list[Spoke] = field(default_factory=list)
     frames: int = 0
 
 
@@ -120,7 +46,7 @@ class _Spool:
 class LiveEngine(Engine):
     """An engine that gives out packets as they come. `links` are the link types of the interfaces, `memory` what media
     without a call may take, in bytes. Beyond `new_calls_per_s` INVITEs are a flood (`gate`): while it lasts a call gets
-    its spool only when somebody answers.
+    its spool only when somebody answers, or media comes.
     """
 
     stash: Stash = field(init=False)
@@ -130,15 +56,18 @@ class LiveEngine(Engine):
     hold: Hold = field(init=False)
     _spools: dict[int, _Spool] = field(init=False, default_factory=dict)
     _cycle: Cycle = field(init=False, default_factory=Cycle)
-    _records: Records = field(init=False)
-    _stashed: list[bytes] = field(init=False, default_factory=list)
+    _visit: Visit = field(init=False)
     _route: npt.NDArray[np.int64] = field(init=False)
     _dirty: set[int] = field(init=False, default_factory=set)
     _known: dict[int, dict[int, tuple[Claim, int]]] = field(init=False, default_factory=dict)
     _past: Past | None = field(init=False, default=None)
+    _latest: int = field(init=False, default=0)
+    _early: Early = field(init=False, default_factory=Early)
+    _forgot: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.stash = self._keep_whole
+        self._visit = Visit(self.links)
+        self.stash = self._visit.keep_whole
         Engine.__post_init__(self)
         self.correlator.observer = self._observe
         self.gate = self._signalling.gate = Gate(self.new_calls_per_s, self.correlator.dialogs.knows)
@@ -149,7 +78,9 @@ class LiveEngine(Engine):
 
     def listen(self, records: Records) -> Cycle:
         """Take the frames of one visit to the ring, in steady time; return what they gave."""
-        self._records = records
+        if len(records) == 0:
+            return self.idle(self._now)
+        self._visit.records = records
         for _ in self.feed(self.columns.read(records)):
             raise AssertionError("a live engine gives out no ended calls")
         return self._finished_cycle()
@@ -162,14 +93,18 @@ class LiveEngine(Engine):
         self._let_go()
         return self._finished_cycle()
 
-    def resume(self, history: Iterable[tuple[Past, Heard]]) -> Cycle:
-        """Hear again, in the order of time, what was said in calls that ran when an earlier run ended.
+    def resume(self, history: Iterable[tuple[Past, Heard | SlowPacket]]) -> Cycle:
+        """Hear again, in the order of time, what was said (SIP, or ZRTP as a packet) in calls that ran when an earlier
+        run ended.
 
         Their spools begin when something more comes of them.
         """
         for past, heard in history:
             self._past = past
-            self._hear(heard)
+            if isinstance(heard, Heard):
+                self._hear(heard)
+            else:
+                self._secured(heard)
             self._now = max(self._now, heard.time)
         self._past = None
         return self._finished_cycle()
@@ -177,6 +112,9 @@ class LiveEngine(Engine):
     def stop(self) -> Cycle:
         """Capture stops: give out all open calls as running, and close the books."""
         self._joiner.finish()
+        for heard in self._signalling.finish(self._now):
+            self._hear(heard)
+        self._let_go()
         for tracked in list(self.correlator.open.values()):
             self._over(tracked, running=tracked.call.ended is None)
         self.account.packet("not_a_call", "RTP of no call", self.hold.finish())
@@ -198,13 +136,18 @@ class LiveEngine(Engine):
         return self._finished_cycle()
 
     @property
+    def waiting(self) -> int:
+        """Captured frames of which nobody knows yet what will become of them."""
+        return self.hold.frames + self._joiner.waiting
+
+    @property
     def now(self) -> int:
         """The latest time heard of, in ns."""
         return self._now
 
     def _finished_cycle(self) -> Cycle:
         done, self._cycle = self._cycle, Cycle()
-        self._stashed.clear()
+        self._visit.end()
         return done
 
     # -- signalling ----------------------------------------------------------------------------------------------------
@@ -217,15 +160,12 @@ class LiveEngine(Engine):
             return
         packet = blocks.datagram(heard.source, heard.destination, heard.message.raw)
         spoke = Spoke(call.number, heard.time, packet)
-        if self._past is not None:
-            spool.early.append(spoke)
-        elif spool.begun:
-            self._cycle.items.append(spoke)
+        doubtful = (call.state is State.CALLING or call.joined_late) and self.gate.flooded(heard.time)
+        if self._past is not None or (doubtful and not spool.begun):
+            self._early.keep(spoke, anyway=self._past is not None)
         else:
-            if len(spool.early) < MAX_EARLY:
-                spool.early.append(spoke)
-            if call.state is not State.CALLING or not self.gate.flooded(heard.time):
-                self._begin(spool, heard.time)
+            self._begin(spool, heard.time)
+            self._cycle.items.append(spoke)
 
     def _secured(self, packet: SlowPacket) -> list[Tracked]:
         """The end of a ZRTP handshake belongs into the spool: it tells when sound ends and cipher begins."""
@@ -233,9 +173,13 @@ class LiveEngine(Engine):
         ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
         for tracked in found:
             spool = self._spools.get(tracked.call.number)
-            if spool is not None and spool.begun:
-                inner = blocks.datagram(*ends, packet.payload)
-                self._cycle.items.append(Spoke(tracked.call.number, packet.time, inner))
+            if spool is None:
+                continue
+            spoke = Spoke(tracked.call.number, packet.time, blocks.datagram(*ends, packet.payload))
+            if spool.begun:
+                self._cycle.items.append(spoke)
+            else:
+                self._early.keep(spoke, anyway=self._past is not None)
         return found
 
     def _begin(self, spool: _Spool, time: int) -> None:
@@ -244,8 +188,7 @@ class LiveEngine(Engine):
             return
         spool.begun = True
         self._cycle.items.append(Begun(spool.tracked, time, spool.past))
-        self._cycle.items += spool.early
-        spool.early = []
+        self._cycle.items += self._early.take(spool.tracked.call.number)
 
     def _observe(self, tracked: Tracked, event: Event) -> None:
         number = event.call.number
@@ -262,19 +205,13 @@ class LiveEngine(Engine):
 
     # -- media ---------------------------------------------------------------------------------------------------------
 
-    def _keep_whole(self, packet: bytes) -> int:
-        """Keep a packet that was put together from fragments; return its position."""
-        self._stashed.append(packet)
-        return _STASH + (len(self._stashed) - 1) * _STASH_STEP
-
     def _store(self, block: Datagrams, numbers: npt.NDArray[np.int32]) -> None:
         self._settle(block.first)
         rtp, numbers = self._admitted(block.rtp, numbers)
         if len(rtp) == 0:
             return
         owners, rows, copies = self._owners_of(rtp.time, numbers)
-        stashed = rtp.position >= _STASH
-        for records, here, frame in self._sources(rtp, stashed):
+        for records, here, frame in self._visit.frames(rtp):
             mine = here[rows]
             self._give(records, frame[rows[mine]], owners[mine], rtp.frames[rows[mine]])
             held = np.nonzero(here & (copies != 0))[0]
@@ -283,14 +220,7 @@ class LiveEngine(Engine):
         given = np.zeros(len(rtp), dtype=bool)
         given[rows] = True
         self.account.packet("kept", "handed to calls", int(rtp.frames[given].sum(dtype=np.int64)))
-
-    def _sources(self, rtp: RtpColumns, stashed: Mask) -> Iterator[tuple[Records, Mask, Ints]]:
-        """Yield where frames lie: the records, the mask of rows that lie there, and each row's frame."""
-        frame = np.searchsorted(self._records.offset, rtp.position - self._records.position, side="right") - 1
-        yield self._records, ~stashed, frame
-        if stashed.any():
-            place = (rtp.position - _STASH) // _STASH_STEP
-            yield _as_records(self._stashed, place[stashed], rtp.time[stashed]), stashed, place
+        self._latest = max(self._latest, int(rtp.time[-1]))
 
     def _owners_of(self, time: Ints, numbers: npt.NDArray[np.int32]) -> tuple[Ints, Ints, npt.NDArray[np.uint8]]:
         """Return who gets which row: owners (call numbers) and rows, a row as often as it has owners; and of each row
@@ -328,7 +258,7 @@ class LiveEngine(Engine):
             return
         order = np.argsort(owner, kind="stable")
         owner = owner[order]
-        packed = blocks.packets(records, frame[order], self._numbers(records, frame[order]))
+        packed = self._visit.packets(records, frame[order])
         edges = [0, *(np.nonzero(np.diff(owner))[0] + 1).tolist(), len(owner)]
         counts = np.add.reduceat(frames[order].astype(np.int64), edges[:-1]).tolist()
         parts = []
@@ -349,21 +279,12 @@ class LiveEngine(Engine):
         taken: Mask,
     ) -> None:
         """Hold frames that nobody owns, and copies of those whose owner may change."""
-        size = int(records.length[frame].sum()) + 36 * len(frame)
-        if not self.hold.room(size, taken=False):
+        size = int(records.length[frame].sum()) + (blocks.MOST_BESIDE + BESIDE) * len(frame)
+        if not self.hold.room(size):
             count = int(frames[~taken].sum(dtype=np.int64))
             self.account.packet("overload_dropped", "media without a call: memory full", count)
             return
-        packed = blocks.packets(records, frame, self._numbers(records, frame))
-        self.hold.add(Waiting(packed, numbers, time, frames, taken))
-
-    def _numbers(self, records: Records, frame: Ints) -> npt.NDArray[np.uint32]:
-        """Return the interface of each frame in the spool's numbering: 0 is raw IP, then the links in their order."""
-        table = np.zeros(1 << 16, dtype=np.uint32)
-        for number, link in enumerate(dict.fromkeys((RAW_IP, *self.links))):
-            table[link] = number
-        found: npt.NDArray[np.uint32] = table[records.link[frame]]
-        return found
+        self.hold.add(Waiting(self._visit.packets(records, frame), numbers, time, frames, taken))
 
     # -- claims --------------------------------------------------------------------------------------------------------
 
@@ -374,43 +295,46 @@ class LiveEngine(Engine):
             self._route = np.concatenate((self._route, more))
         dirty, self._dirty = self._dirty, set()
         for stream in dirty:
-            claims = self.correlator.holders(stream)
-            known = self._known.setdefault(stream, {})
-            for claim in claims:
-                self._compare(stream, claim, known)
-            self._known[stream] = {id(claim): known[id(claim)] for claim in claims}
-            if not claims:
-                del self._known[stream]
+            claims, before = self.correlator.holders(stream), self._known.pop(stream, {})
+            if claims:
+                self._compare(stream, claims, before)
+                self._known[stream] = {id(claim): (claim, claim.until) for claim in claims}
             self._route[stream] = self._way(claims, first)
             if self._route[stream] == MIXED and len(claims) == 1 and claims[0].since > first:
                 self._dirty.add(stream)  # plain from the next slice on
 
-    def _compare(self, stream: int, claim: Claim, known: dict[int, tuple[Claim, int]]) -> None:
-        number = claim.tracked.call.number
-        before = known.get(id(claim))
-        known[id(claim)] = claim, claim.until
-        if number not in self._spools:
-            return
-        if before is None:
-            self._fetch(stream, claim)
-            if len(known) > 1 and any(other.until == FOREVER for other, _ in known.values() if other is not claim):
-                self._note(claim, {"note": "shared", "flow": self._flow(stream), "since": claim.since})
-        elif claim.until < before[1] and claim.until < self._now and not claim.tracked.closed:
-            ignored = {"note": "ignore", "flow": self._flow(stream), "since": claim.until, "until": self._now}
-            self._note(claim, ignored)
+    def _compare(self, stream: int, claims: list[Claim], before: dict[int, tuple[Claim, int]]) -> None:
+        """Tell the calls that hold a stream what changed: `before` are the claims known so far, and their ends."""
+        new = [claim for claim in claims if id(claim) not in before]
+        regained = min((self._fetch(stream, claim) for claim in new), default=FOREVER)
+        for claim, until in before.values():
+            if claim.until < until and claim.tracked.closed:
+                for other in claims:
+                    if other.until > claim.until:
+                        self._note(stream, other, "alone", claim.until)
+            elif claim.until < until and max(claim.until, regained) <= self._latest:
+                self._note(stream, claim, "ignore", max(claim.until, regained), until=self._latest + 1)
+        earlier = [claim for claim, _ in before.values()]
+        for claim in new:
+            for other in earlier:
+                since, until = max(claim.since, other.since), min(claim.until, other.until)
+                if since < until:  # both have it: the other's recording counts the packets
+                    self._note(stream, claim, "shared", since, until=until)
+            earlier.append(claim)
 
-    def _fetch(self, stream: int, claim: Claim) -> None:
-        """Claim backwards what waited."""
-        found = self.hold.fetch(stream, claim.since, claim.until)
-        if not found:
-            return
-        spool = self._spools[claim.tracked.call.number]
+    def _fetch(self, stream: int, claim: Claim) -> int:
+        """Claim backwards what waited. Return the time (ns) from which on another call had it already."""
+        spool = self._spools.get(claim.tracked.call.number)
+        found = self.hold.fetch(stream, claim.since, claim.until) if spool is not None else []
+        if spool is None or not found:
+            return FOREVER
         self._begin(spool, found[0].first)
         for one in found:
             part = claim.tracked.call.number, 0, int(one.blocks.start[-1]), one.frames
             self._cycle.items.append(Media(one.blocks, [part]))
             spool.frames += one.frames
         self.account.packet("kept", "handed to calls", sum(one.fresh for one in found))
+        return min(one.regained for one in found)
 
     def _way(self, claims: list[Claim], first: int) -> int:
         if not claims:
@@ -422,16 +346,12 @@ class LiveEngine(Engine):
         number = claim.tracked.call.number
         return number if plain and claim.match.score >= SURE and number in self._spools else MIXED
 
-    def _note(self, claim: Claim, note: dict[str, Any]) -> None:
-        if self._spools[claim.tracked.call.number].begun:
+    def _note(self, stream: int, claim: Claim, kind: str, since: int, **more: int) -> None:
+        """Note in a call's spool what happened to its hold on a stream."""
+        spool = self._spools.get(claim.tracked.call.number)
+        if spool is not None and spool.begun:
+            note = {"note": kind, "flow": self.streams.flow(stream, self.book), "since": since, **more}
             self._cycle.items.append(Noted(claim.tracked.call.number, self._now, note))
-
-    def _flow(self, stream: int) -> list[Any]:
-        """Return what names a stream outside this process: source, port, destination, port, SSRC."""
-        row = self.streams.rows[stream]
-        ports = int(row["ports"])
-        ends = self.book.text(int(row["source"])), ports >> 16, self.book.text(int(row["destination"])), ports & 0xFFFF
-        return [*ends, int(row["ssrc"])]
 
     # -- what is over --------------------------------------------------------------------------------------------------
 
@@ -450,35 +370,29 @@ class LiveEngine(Engine):
             self._over(tracked, running=False)
             tracked.forget()
             self._dirty |= streams
-        held = self._now - self.settings.hold
-        self.account.packet("not_a_call", "RTP of no call", self.hold.expire(held))
-        if self.streams.live:
-            idle = self.streams.idle(held - SLICE)
-            if len(idle):
-                kept = np.array(sorted(self.correlator.claimed_streams()), dtype=np.int64)
-                gone = np.setdiff1d(idle, kept)
-                self.streams.forget(gone)
-                self._route[gone] = FREE
-                for stream in gone.tolist():
-                    self._known.pop(stream, None)
+        lost = self.hold.expire(self._now - self.settings.hold)
+        self.account.packet("not_a_call", "RTP of no call", lost)
+        if not 0 <= self._now - self._forgot < FORGET_EVERY:
+            self._forgot = self._now
+            self._forget_streams()
+
+    def _forget_streams(self) -> None:
+        """Free the streams that fell silent so long ago that no call can claim them any more."""
+        idle = self.streams.idle(self._now - self.settings.hold - SLICE)
+        held = np.array(sorted(self.correlator.claimed_streams()), dtype=np.int64)
+        gone = np.setdiff1d(idle, held)
+        self.streams.forget(gone)
+        self._route[gone] = FREE
+        for stream in gone.tolist():
+            self._known.pop(stream, None)
 
     def _over(self, tracked: Tracked, running: bool) -> None:
         spool = self._spools.pop(tracked.call.number, None)
         if spool is None:
             return
+        self._early.take(tracked.call.number)
         if spool.past is not None and not spool.begun:
             if not running:
                 self._cycle.items.append(Forgotten(spool.past))
             return
         self._cycle.items.append(Over(tracked, self._now, spool.frames, running))
-
-
-def _as_records(packets: list[bytes], place: Ints, time: Ints) -> Records:
-    """Return packets put together from fragments as frames of raw IP; `time` (ns) is that of the packets at `place`."""
-    sizes = np.array([len(packet) for packet in packets], dtype=np.int64)
-    offset = np.concatenate(([0], np.cumsum(sizes)))[:-1]
-    data = np.frombuffer(b"".join(packets) + bytes(PADDING), dtype=np.uint8)
-    count = len(packets)
-    times = np.zeros(count, dtype=np.int64)
-    times[place] = time
-    return Records(data, offset, sizes, sizes, times, np.full(count, RAW_IP, dtype=np.uint16), 0)

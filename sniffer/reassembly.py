@@ -95,6 +95,12 @@ class Fragments:
             self._done.popitem(last=False)
         return Whole(_plain_packet(key, payload), entry.frames)
 
+    def finish(self) -> int:
+        """Forget all that waits; return how many frames that was."""
+        waiting = self.waiting
+        self._table.clear()
+        return waiting
+
     def _forget(self, now: int) -> None:
         while self._table:
             key, entry = next(iter(self._table.items()))

@@ -20,6 +20,9 @@ MAX_RECORD = 1 << 25
 """The longest record believed, in bytes: a longer one means that the capture is damaged here. pcapng keeps TLS secrets
 and names in blocks too."""
 
+WORDS = np.dtype([("first", ">u2"), ("second", ">u2"), ("third", ">u2"), ("fourth", ">u2")])
+"""Four 16-bit words in network order: what tags and small headers are read as."""
+
 
 @dataclass(frozen=True, slots=True)
 class Records:

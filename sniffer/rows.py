@@ -5,7 +5,6 @@ that a stream's rows are a few slices. Segments beyond the memory limit are park
 """
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -50,24 +49,38 @@ class Parking(Protocol):
 
 @dataclass(slots=True)
 class _Segment:
+    """Rows sorted by stream, in memory or parked: those of `streams` lie from `starts` to `stops`.
+
+    `taken` are the rows that a call has, or that belong to a stream nobody asks for any more.
+    """
+
     rows: Rows | None
     ticket: int
     streams: npt.NDArray[np.int32]
-    starts: Ints  # one longer than streams
+    starts: Ints
+    stops: Ints
     taken: npt.NDArray[np.bool_]
     oldest: int
     newest: int
     places: dict[int, tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        starts = self.starts.tolist()
-        self.places = dict(zip(self.streams.tolist(), pairwise(starts), strict=True))
+        spans = zip(self.starts.tolist(), self.stops.tolist(), strict=True)
+        self.places = dict(zip(self.streams.tolist(), spans, strict=True))
 
     def slice(self, start: int, stop: int, parking: Parking | None) -> Rows:
         if self.rows is not None:
             return self.rows[start:stop]
         assert parking is not None
         return parking.fetch(self.ticket, start, stop)
+
+    def of(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which rows are of the masked streams."""
+        edges = np.zeros(len(self.taken) + 1, dtype=np.int8)
+        edges[self.starts[mask]] += 1
+        edges[self.stops[mask]] -= 1
+        rows: npt.NDArray[np.bool_] = np.cumsum(edges[:-1], dtype=np.int8).view(np.bool_)
+        return rows
 
 
 def rows_of(rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> Rows:
@@ -102,15 +115,20 @@ class RowStore:
         """Sort what has come into a segment; after this `take` finds all of it."""
         if not self._open_rows:
             return
-        rows = np.concatenate([part.view(_OPAQUE) for part in self._open])
+        stream = np.concatenate([part["stream"] for part in self._open])
+        order = np.argsort(_sort_key(stream), kind="stable")
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        rows, start = np.empty(len(order), dtype=ROW), 0
+        for part in self._open:
+            rows.view(_OPAQUE)[place[start : start + len(part)]] = part.view(_OPAQUE)
+            start += len(part)
         self._open, self._open_rows = [], 0
-        order = np.argsort(_sort_key(rows.view(ROW)["stream"]), kind="stable")
-        rows = rows[order].view(ROW)
-        stream = rows["stream"]
-        starts = np.concatenate(([0], np.nonzero(np.diff(stream))[0] + 1, [len(rows)])).astype(np.int64)
-        streams = stream[starts[:-1]]
+        stream = stream[order]
+        edges = np.concatenate(([0], np.nonzero(np.diff(stream))[0] + 1, [len(rows)])).astype(np.int64)
+        starts, stops, taken = edges[:-1], edges[1:], np.zeros(len(rows), dtype=bool)
         oldest, newest = int(rows["time"].min()), int(rows["time"].max())
-        self._segments.append(_Segment(rows, -1, streams, starts, np.zeros(len(rows), dtype=bool), oldest, newest))
+        self._segments.append(_Segment(rows, -1, stream[starts], starts, stops, taken, oldest, newest))
         self._park()
 
     def _park(self) -> None:
@@ -147,47 +165,47 @@ class RowStore:
             return np.empty(0, dtype=ROW), np.empty(0, dtype=bool)
         return np.concatenate(found).view(ROW), np.concatenate(fresh)
 
-    def release(self, keep: Ints, before: int) -> int:
-        """Forget rows older than `before` (ns) of streams not in `keep`; return how many frames nobody had taken."""
+    def release(self, keep: Ints, before: int, gone: Ints) -> int:
+        """Forget rows older than `before` (ns) of streams not in `keep`, and all rows of streams that are `gone`:
+        their numbers will be used again. Return how many frames nobody had taken.
+        """
         untaken = 0
         segments = []
         for segment in self._segments:
-            wanted = np.isin(segment.streams, keep)
-            if segment.newest >= before or wanted.all():
+            over = np.isin(segment.streams, gone)
+            if segment.newest < before:
+                over |= ~np.isin(segment.streams, keep)
+            if not over.any():
                 segments.append(segment)
                 continue
-            lengths = np.diff(segment.starts)
-            rest = np.repeat(wanted, lengths)
-            untaken += self._count(segment, ~rest & ~segment.taken)
-            kept = self._thin(segment, wanted, rest)
+            rows = segment.of(over)
+            untaken += self._count(segment, rows & ~segment.taken)
+            segment.taken |= rows
+            kept = self._thin(segment, ~over)
             if kept is not None:
                 segments.append(kept)
         self._segments = segments
         return untaken
 
-    def _thin(self, segment: _Segment, wanted: npt.NDArray[np.bool_], rest: npt.NDArray[np.bool_]) -> _Segment | None:
+    def _thin(self, segment: _Segment, wanted: npt.NDArray[np.bool_]) -> _Segment | None:
         """Return the segment with the wanted streams only, None if nothing is left."""
-        if not wanted.any():
-            if segment.rows is None and self._parking is not None:
-                self._parking.drop(segment.ticket)
-            return None
-        if segment.rows is None:  # parked: left as it is, its other streams no longer found
-            lengths = np.diff(segment.starts)
-            segment.taken |= ~rest
-            if lengths[wanted].sum() * 4 > len(segment.taken):
-                return segment
-            rows = np.concatenate(
-                [
-                    segment.slice(int(a), int(a + n), self._parking)
-                    for a, n in zip(segment.starts[:-1][wanted], lengths[wanted], strict=True)
-                ]
+        streams, starts, stops = segment.streams[wanted], segment.starts[wanted], segment.stops[wanted]
+        lengths = stops - starts
+        rows, ticket, taken = segment.rows, segment.ticket, segment.taken
+        if lengths.sum() * 4 <= len(taken):  # worth the copy; else its other rows are left where they lie
+            slices = [segment.slice(*span, self._parking) for span in zip(starts.tolist(), stops.tolist(), strict=True)]
+            taken = taken[segment.of(wanted)]
+            if rows is None and self._parking is not None:
+                self._parking.drop(ticket)
+            if not slices:
+                return None
+            rows, ticket, stops = (
+                np.concatenate([part.view(_OPAQUE) for part in slices]).view(ROW),
+                -1,
+                np.cumsum(lengths),
             )
-            if self._parking is not None:
-                self._parking.drop(segment.ticket)
-        else:
-            rows = segment.rows[rest]
-        starts = np.concatenate(([0], np.cumsum(np.diff(segment.starts)[wanted])))
-        return _Segment(rows, -1, segment.streams[wanted], starts, segment.taken[rest], segment.oldest, segment.newest)
+            starts = stops - lengths
+        return _Segment(rows, ticket, streams, starts, stops, taken, segment.oldest, segment.newest)
 
     def _count(self, segment: _Segment, mask: npt.NDArray[np.bool_]) -> int:
         """Count the captured frames of these rows."""

@@ -60,7 +60,8 @@ class Circumstances:
     `id` is its recording's, if that was fixed before; `since` (ns) is when capture of it went on after an interruption,
     in the recording `continues`; `truncated` (ns) is where it breaks off, because the recorder was stopped or, if it
     `broke_off`, killed; `kernel_drops` and `lost` are packets of all calls, and of this one, that the recorder lost
-    meanwhile; `source` is what it was heard on, `clock` what the wall clock was set to and when.
+    meanwhile; `harm` is what is wrong with what was kept of it, in words; `source` is what it was heard on, `clock`
+    what the wall clock was set to and when.
     """
 
     id: str = ""
@@ -70,6 +71,7 @@ class Circumstances:
     broke_off: bool = False
     kernel_drops: int = 0
     lost: int = 0
+    harm: str = ""
     source: str = ""
     clock: tuple[tuple[int, int], ...] = ()
 

@@ -14,7 +14,7 @@ from .copies import MIN_BYTES, Copies, prints
 from .datagrams import Datagrams, Fate, Keys, Mask
 from .peeling import Part
 from .records import Ints, Records, gather
-from .watch import Seen, _WatchedBlock
+from .watch import Seen, WatchedBlock
 
 ETHERNET = 1
 """The link type (LINKTYPE_ETHERNET) that tells whose a frame is."""
@@ -76,9 +76,9 @@ class SightColumns(Columns):
         return found
 
 
-class _SightBlock(_WatchedBlock):
+class _SightBlock(WatchedBlock):
     def __init__(self, records: Records, columns: SightColumns) -> None:
-        super().__init__(records, columns.book, columns._sip_ports, columns.tcp_flows, columns.seen)
+        super().__init__(records, columns.book, columns.sip_ports, columns.tcp_flows, columns.seen)
         count = len(records)
         self.own = np.array(sorted(columns.own), dtype=np.int64)
         self.sight = columns.sight if records.position else Sight()

@@ -59,6 +59,7 @@ class Joiner:
                 inner = self._read(whole, packet.time)
                 slow += inner.slow
                 rtp.append(inner.rtp)
+        self._count()
         columns = join([part for part in rtp if len(part)])
         if len(rtp) > 1 and len(columns):
             columns = columns.take(np.argsort(columns.time, kind="stable"))
@@ -81,12 +82,21 @@ class Joiner:
         inner.slow = [packet for packet in inner.slow if packet.fate is not Fate.FRAGMENT]
         return inner
 
+    def _count(self) -> None:
+        """Count the fragments that were given up, and the mirrored ones."""
+        fragments = self._fragments
+        self._account.packet("duplicate", "mirrored fragments", fragments.copies)
+        self._account.packet("malformed", "fragments without the rest", fragments.dropped)
+        fragments.copies = fragments.dropped = 0
+
+    @property
+    def waiting(self) -> int:
+        """Captured frames that wait for the rest of their datagram."""
+        return self._fragments.waiting
+
     def finish(self) -> None:
-        """Count the fragments whose datagram never became whole, and the mirrored ones."""
-        self._account.packet("duplicate", "mirrored fragments", self._fragments.copies)
-        self._account.packet(
-            "malformed", "fragments without the rest", self._fragments.dropped + self._fragments.waiting
-        )
+        """Count the fragments whose datagram never became whole."""
+        self._account.packet("malformed", "fragments without the rest", self._fragments.finish())
 
 
 class Signalling:
@@ -100,6 +110,7 @@ class Signalling:
         self._streams = TcpStreams()
         self._framers: OrderedDict[Connection, Framer] = OrderedDict()
         self._sip_connections: OrderedDict[int, None] = OrderedDict()
+        self._told = True
 
     def listen_on(self, sip_ports: frozenset[int]) -> None:
         """Take these for the ports of SIP."""
@@ -121,7 +132,7 @@ class Signalling:
             self._account.packet("not_a_call", "other UDP")
             return
         if self.gate is not None and not self.gate.admits(data, packet.time):
-            self._account.packet("overload_dropped", "flood of INVITEs")
+            self._account.packet("overload_dropped", "flood of SIP")
             return
         try:
             message = parse(data)
@@ -150,7 +161,10 @@ class Signalling:
     def _over_tcp(self, stretches: list[tuple[Connection, Stretch]], time: int) -> Iterator[Heard]:
         for connection, stretch in stretches:
             for message in self._frame(connection, stretch):
-                yield Heard(message, time, connection[:2], connection[2:], "TCP")
+                if self.gate is None or self.gate.admits(message.raw, time):
+                    yield Heard(message, time, connection[:2], connection[2:], "TCP")
+                else:
+                    self._account.notes["SIP over TCP: flood"] += 1
 
     def _frame(self, connection: Connection, stretch: Stretch) -> Iterator[Message]:
         framer = self._framers.get(connection)
@@ -169,7 +183,7 @@ class Signalling:
                 yield found
 
     def _remember(self, connection: Connection) -> None:
-        """Tell the columns that this connection carries SIP, whatever its ports."""
+        """Note that this connection carries SIP, whatever its ports."""
         source, source_port, destination, destination_port = connection
         keys = address_key(source), address_key(destination)
         if None in keys:
@@ -179,7 +193,13 @@ class Signalling:
         if len(self._sip_connections) >= MAX_FRAMERS:
             self._sip_connections.popitem(last=False)
         self._sip_connections[int(flow[0])] = None
-        self._columns.tcp_flows = np.array(list(self._sip_connections), dtype=np.uint64)
+        self._told = False
+
+    def tell_columns(self) -> None:
+        """Have the columns know the connections that carry SIP, from the next block on."""
+        if not self._told:
+            self._told = True
+            self._columns.tcp_flows = np.array(list(self._sip_connections), dtype=np.uint64)
 
     def finish(self, now: int) -> Iterator[Heard]:
         """Yield the messages that waited behind holes in TCP streams, and note the holes."""

@@ -7,10 +7,12 @@ open-addressing table held in NumPy arrays; only streams not seen before reach P
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .addresses import AddressBook
 from .datagrams import RtpColumns
 from .records import Ints
 
@@ -160,6 +162,13 @@ class StreamTable:
         from_it = (rows["source"] == key) & (rows["ports"] >> np.uint32(16) == port)
         to_it = (rows["destination"] == key) & (rows["ports"] & np.uint32(0xFFFF) == port)
         return np.nonzero((from_it | to_it) & rows["live"])[0].tolist()
+
+    def flow(self, stream: int, book: AddressBook) -> list[Any]:
+        """Return what names a stream outside this process: source, port, destination, port, SSRC."""
+        row = self.rows[stream]
+        ports = int(row["ports"])
+        source, destination = book.text(int(row["source"])), book.text(int(row["destination"]))
+        return [source, ports >> 16, destination, ports & 0xFFFF, int(row["ssrc"])]
 
     def forget(self, numbers: Ints) -> None:
         """Free streams: none of their rows may be kept any more."""

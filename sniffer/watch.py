@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..rtp.timeline import MAX_DROPOUT, MAX_MISORDER
 from ..sip.sdp import STATIC_FORMATS
 from .addresses import AddressBook
-from .columns import Columns, _Block
+from .columns import Block, Columns
 from .datagrams import Datagrams, RtpColumns
 from .peeling import Part
 from .records import Ints, Records, gather
@@ -228,10 +228,12 @@ class WatchedColumns(Columns):
             first, last = int(records.time.min()), int(records.time.max())
             seen.first = first if seen.first is None else min(seen.first, first)
             seen.last = last if seen.last is None else max(seen.last, last)
-        return _WatchedBlock(records, self.book, self._sip_ports, self.tcp_flows, self.seen).datagrams()
+        return WatchedBlock(records, self.book, self.sip_ports, self.tcp_flows, self.seen).datagrams()
 
 
-class _WatchedBlock(_Block):
+class WatchedBlock(Block):
+    """One block, whose connections are noted in `seen`."""
+
     def __init__(
         self, records: Records, book: AddressBook, sip_ports: Ints, tcp_flows: npt.NDArray[np.uint64], seen: Seen
     ) -> None:
@@ -239,6 +241,7 @@ class _WatchedBlock(_Block):
         self.seen = seen
 
     def tcp(self, part: Part) -> None:
+        """Note the hosts of connections whose signalling cannot be read."""
         whole = part.pick(part.end - part.at >= 20)
         ports = gather(self.data, whole.at, _PORTS)
         for port, kind in OTHER_SIGNALLING.items():

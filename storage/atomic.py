@@ -192,24 +192,8 @@ class AtomicBatch:
             member._discard()
 
 
-class AtomicFile:
-    """One file that appears whole or not at all: `with AtomicFile(path) as file: file.write(...)`. See AtomicFiles."""
-
-    def __init__(self, path: Path) -> None:
-        self._files = AtomicFiles(path.parent)
-        self._name = path.name
-
-    def __enter__(self) -> BinaryIO:
-        return self._files.open(self._name)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._files.__exit__(kind, error, trace)
-
-
 def write_files(folder: Path, files: Sequence[tuple[str, bytes]]) -> None:
-    """Publish several small files of one recording in this order. See AtomicFiles."""
+    """Publish several small files together, in this order. See AtomicFiles."""
     with AtomicFiles(folder) as atomic:
         for name, content in files:
             atomic.open(name).write(content)

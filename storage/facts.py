@@ -193,6 +193,8 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
         yield f"the packets span {hours} hours: the capture's clock was set meanwhile; they are kept in {kept}, no WAV"
     if plan.other_forks:
         yield f"{plan.other_forks} packets of forks that did not answer are in {kept}, not in the WAV"
+    if plan.ended.circumstances.harm:
+        yield f"what was kept of the call is not whole ({plan.ended.circumstances.harm}): its spool file is set aside"
     relayed = sum(len(track.rows) for track in plan.ended.tracks if track.use is Use.RELAYED)
     if relayed:
         yield f"{relayed} packets were relayed copies of these, and are not recorded twice"

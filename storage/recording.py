@@ -31,12 +31,17 @@ if TYPE_CHECKING:
     from .signing import Signing
 
 BATCH = 100 << 20
-"""Samples of both channels rendered at one time."""
+"""Samples of both channels rendered at one time, at most."""
+WORTH = 64 << 20
+"""Samples that are rendered without waiting for more, where they lie densely: small buffers touch little memory."""
+SPARSE = 8
+"""Samples lie densely where one byte in so many of the input that is passed over is theirs."""
 BATCH_CALLS = 256
 """Calls of a batch: each has up to three files open, and a process may have 1,024."""
 BATCH_ROWS = 1 << 20
 """Packets whose rows may wait for a batch: calls without a WAV have no samples, but rows."""
 MAX_PRESSES = 4096
+_FAR = 1 << 62
 
 
 class Sink(Protocol):
@@ -111,6 +116,8 @@ class Archive:
     _waiting: list[Plan] = field(init=False, default_factory=list)
     _samples: int = field(init=False, default=0)
     _rows: int = field(init=False, default=0)
+    _from: int = field(init=False, default=_FAR)
+    _to: int = field(init=False, default=-_FAR)
     _renderer: Renderer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,12 +131,23 @@ class Archive:
         if planned.outcome != "recorded":
             ended.tracks = []  # their packets are counted, and nobody will look at them again
         self._rows += sum(len(track.rows) for track in ended.tracks)
-        if self._samples >= BATCH or self._rows >= BATCH_ROWS or len(self._waiting) >= BATCH_CALLS:
+        for side in planned.sides.values():
+            if len(side.channel.position):
+                self._from = min(self._from, int(side.channel.position[0]))
+                self._to = max(self._to, int(side.channel.position[-1]))
+        if self._is_batch():
             yield from self.flush()
+
+    def _is_batch(self) -> bool:
+        """Tell whether what waits is worth a pass over the input from its first payload to its last."""
+        if self._samples >= BATCH or self._rows >= BATCH_ROWS or len(self._waiting) >= BATCH_CALLS:
+            return True
+        return self._samples >= WORTH and self._samples * SPARSE >= self._to - self._from
 
     def flush(self) -> Iterator[Recording]:
         """Write all calls that wait."""
         waiting, self._waiting, self._samples, self._rows = self._waiting, [], 0, 0
+        self._from, self._to = _FAR, -_FAR
         together: list[Plan] = []
         for planned in waiting:
             if planned.frames * 2 > BATCH:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..sniffer.account import Account
 from ..sniffer.addresses import address_key
 from ..sniffer.clock import Steps
+from ..sniffer.correlator import FOREVER
 from ..sniffer.datagrams import NO_RTP, Datagrams, Fate, Mask, RtpColumns
 from ..sniffer.direction import Own
 from ..sniffer.engine import Engine
@@ -53,22 +54,29 @@ class Sealer:
     signing: "Signing | None" = None
 
     def seal(self, path: Path) -> list[Recording]:
-        """Record the call of a spool file. Running it again gives the same files again.
+        """Record the call of a spool file. Running it again gives the same files again; where a recording failed,
+        nothing is counted.
 
         Raises SpoolError if the file is none, OSError if it cannot be read.
         """
         spool = read_spool(path)
         payloads = Payloads(self.scratch)
-        engine = self.engine(payloads)
+        try:
+            engine = self.engine(payloads)
+            recordings = self._record(spool, payloads, engine)
+        finally:
+            payloads.close()
+        if not any(recording.error for recording in recordings):
+            self._add(engine.account)
+        return recordings
+
+    def _record(self, spool: SpoolFile, payloads: Payloads, engine: Engine) -> list[Recording]:
         archive = self._archive(spool, payloads, engine)
         recordings: list[Recording] = []
-        for ended in self._calls(spool, payloads, engine):
-            self._tell(spool, ended, first=not recordings)
+        for number, ended in enumerate(self._calls(spool, payloads, engine)):
+            self._tell(spool, ended, first=number == 0)
             recordings += archive.add(ended)
-        recordings += archive.flush()
-        payloads.close()
-        self._add(engine.account)
-        return recordings
+        return [*recordings, *archive.flush()]
 
     def _archive(self, spool: SpoolFile, payloads: Payloads, engine: Engine) -> Archive:
         head, steps = spool.head, _steps(spool)
@@ -97,7 +105,7 @@ class Sealer:
             raise SpoolError(str(error)) from None
         over = spool.over
         if over is not None:
-            time = int(over.get("time", spool.last))
+            time = _number(over, "time", spool.last)
             nothing = np.zeros(len(Fate), dtype=np.int64)
             yield from engine.feed(Datagrams(NO_RTP, [], nothing, time, time, 0))
         yield from engine.finish(BROKEN_OFF if over is None else STOPPED)
@@ -105,21 +113,24 @@ class Sealer:
     def _tell(self, spool: SpoolFile, ended: EndedCall, first: bool) -> None:
         """Tell a call what capture knew of it."""
         head, over = spool.head, spool.over or {}
-        related = [leg_of(entry) for entry in over.get("related", head.related)]
-        ended.tracked.related = [leg for leg in related if leg is not None]
-        for flow, since, _ in _spans(spool, "shared"):
+        related = over.get("related", head.related)
+        legs = [leg_of(entry) for entry in related] if isinstance(related, list) else []
+        ended.tracked.related = [leg for leg in legs if leg is not None]
+        for flow, since, until in _shared(spool):
             for track in ended.tracks:
                 if _flow_of(track) == flow:
-                    track.fresh &= track.rows["time"] < since
+                    track.fresh &= (track.rows["time"] < since) | (track.rows["time"] >= until)
         if first:
+            cut_off = ended.call.end_reason in (STOPPED, BROKEN_OFF)
             ended.circumstances = Circumstances(
                 id=head.id,
                 since=head.begun if head.continues else None,
                 continues=head.continues,
-                truncated=_truncated(spool),
+                truncated=_truncated(spool) if cut_off else None,
                 broke_off=spool.over is None,
-                kernel_drops=int(over.get("kernel_drops", 0)),
-                lost=int(over.get("lost", 0)),
+                kernel_drops=_number(over, "kernel_drops", 0),
+                lost=_number(over, "lost", 0),
+                harm=spool.harm,
                 source=head.interfaces,
                 clock=tuple(zip(_steps(spool).since, _steps(spool).ahead, strict=True)),
             )
@@ -133,30 +144,43 @@ class Sealer:
         self.account.notes.update(account.notes)
 
 
-def _truncated(spool: SpoolFile) -> int | None:
-    """Return where the recording breaks off though the call did not, in ns."""
-    if spool.over is None:
-        return spool.last
-    return int(spool.over.get("time", spool.last)) if spool.over.get("running") else None
+def _truncated(spool: SpoolFile) -> int:
+    """Return where the recording of a call that had not ended breaks off, in ns."""
+    return spool.last if spool.over is None else _number(spool.over, "time", spool.last)
 
 
 def _steps(spool: SpoolFile) -> Steps:
     steps = Steps()
     notes = [(note.get("since"), note.get("ahead")) for note in spool.of_kind("clock")]
     for entry in [*spool.head.clock, *notes]:
-        match tuple(entry):
-            case (int(since), int(ahead)):
+        match entry:
+            case [int(since), int(ahead)] if abs(since) < FOREVER and abs(ahead) < FOREVER:
                 steps.add(since, ahead)
     return steps
 
 
+def _number(note: dict[str, Any], key: str, default: int) -> int:
+    """Return a count or a time of a note, the default if there is none that makes sense."""
+    value = note.get(key)
+    return value if isinstance(value, int) and 0 <= value < FOREVER else default
+
+
 def _spans(spool: SpoolFile, kind: str) -> Iterator[Span]:
     for note in spool.of_kind(kind)[:MAX_NOTES]:
-        match note.get("flow"), note.get("since"), note.get("until", 1 << 62):
-            case [str(source), int(sp), str(destination), int(dp), int(ssrc)], int(since), int(until):
+        match note.get("flow"):
+            case [str(source), int(sport), str(destination), int(dport), int(ssrc)]:
                 keys = address_key(source), address_key(destination)
-                if keys[0] is not None and keys[1] is not None:
-                    yield (keys[0], keys[1], sp, dp, ssrc), since, until
+                sane = max(sport, dport) < 1 << 16 and ssrc < 1 << 32 and min(sport, dport, ssrc) >= 0
+                if keys[0] is not None and keys[1] is not None and sane:
+                    flow = keys[0], keys[1], sport, dport, ssrc
+                    yield flow, _number(note, "since", 0), _number(note, "until", FOREVER)
+
+
+def _shared(spool: SpoolFile) -> Iterator[Span]:
+    """Yield the spans in which another call counts a stream's packets."""
+    alone = [(flow, since) for flow, since, _ in _spans(spool, "alone")]
+    for flow, since, until in _spans(spool, "shared"):
+        yield flow, since, min([end for other, end in alone if other == flow and end >= since], default=until)
 
 
 def _flow_of(track: Track) -> Flow:

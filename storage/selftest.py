@@ -101,8 +101,8 @@ class SelfTest:
             recordings = sealer.seal(path)
         except SpoolError as error:
             raise Failed(str(error)) from None
-        if error := next((recording.error for recording in recordings if recording.error), ""):
-            raise Failed(error, None)
+        if trouble := next((recording.error for recording in recordings if recording.error), ""):
+            raise Failed(trouble, None)
         if [recording.outcome for recording in recordings] != ["recorded"]:
             raise Failed(f"of the spool file came {[one.outcome for one in recordings]}, not a recording")
         files = [str(file) for file in recordings[0].files]

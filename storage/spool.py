@@ -12,19 +12,20 @@ section's says whose the file is (`Head`), those of interface statistics what ha
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..sniffer import blocks
 from ..sniffer.correlator import Leg
-from ..sniffer.live import Begun, Forgotten, Item, Media, Noted, Over, Spoke
+from ..sniffer.items import Begun, Forgotten, Item, Media, Noted, Over, Spoke
 from .atomic import make_folder, sync_filesystem
 from .names import call_seed, recording_id
 from .spool_file import Head, note_block
 
 LIVE, DONE, RESUME = "live", "done", "resume"
+UNFINISHED = ".part"
+"""How a file in `resume` ends that is not whole yet."""
 FILE_MODE = 0o640
 MAX_PIECES = 512
 """Pieces written by one writev(2): the system's limit is 1,024."""
@@ -44,18 +45,20 @@ class Origin:
 @dataclass(slots=True)
 class Job:
     """What is to be done to one call's files, in one go: `pieces` to append, `said` to append to the file that resumes
-    it, then perhaps the end. `frames` of media are among the pieces; `replaces` is an earlier run's file to go.
+    it, then perhaps the end. `frames` of media are among the pieces, the call's `first` ones perhaps; `replaces` is an
+    earlier run's file to go.
     """
 
     id: str
     pieces: list[Any] = field(default_factory=list)
     size: int = 0
     frames: int = 0
+    first: bool = False
     said: list[bytes] = field(default_factory=list)
     begins: bool = False
     ends: str = ""
-    """Empty, `done` (hand over), `stop` (hand over, but the call runs on), `drop` (without media: nobody needs it) or
-    `forget` (an earlier run's, that did not go on)."""
+    """Empty, `done` (hand over), `stop` (hand over, but the call runs on), `drop` (without media: nobody needs it),
+    `pause` (without media, but the call runs on) or `forget` (an earlier run's, that did not go on)."""
     replaces: str = ""
 
 
@@ -117,7 +120,7 @@ class SpoolBook:
 
     def _begin(self, item: Begun, jobs: dict[int, Job]) -> None:
         leg, past = item.tracked.leg, item.past
-        continues = past.id if past is not None and past.media else ""
+        continues = past.continues if past is not None else ""
         name = recording_id(call_seed(leg.call_id, leg.caller_tag, item.time if continues else leg.started))
         while name in self._taken:
             name = recording_id()
@@ -143,9 +146,8 @@ class SpoolBook:
         job = self._append(jobs, number, piece)
         job.frames += frames
         call = self._calls[number]
-        if not call.media:
-            call.media = True
-            job.said.append(note_block({"note": "media"}, 0))
+        job.first |= not call.media
+        call.media = True
 
     def _append(self, jobs: dict[int, Job], number: int, piece: Any, said: bool = False) -> Job:
         job = jobs.get(number)
@@ -169,8 +171,9 @@ class SpoolBook:
             "kernel_drops": self.kernel_drops - call.kernel_drops,
             "related": [list(other[:3]) for other in item.tracked.related],
         }
-        job = self._append(jobs, number, note_block(note, item.time))
-        job.ends = "stop" if item.running else DONE if item.frames else "drop"
+        block = note_block(note, item.time)
+        job = self._append(jobs, number, block)
+        job.ends = ("stop" if item.running else DONE) if item.frames else "pause" if item.running else "drop"
         del self._calls[number]
         self._taken.discard(call.id)
 
@@ -180,8 +183,14 @@ def _add(job: Job, piece: Any) -> None:
     job.size += len(piece)
 
 
+class Vanished(Exception):
+    """A call's file was taken away while it was written to: what belonged there can be kept no more."""
+
+
 class SpoolFiles:
-    """The files of the running calls. A job that fails leaves its file as it was, and may be tried again."""
+    """The files of the running calls. A job that failed goes on where it failed when it is done again; each of its
+    steps leaves files whole.
+    """
 
     def __init__(self, folder: Path, most: int = 512) -> None:
         self.folder = folder
@@ -190,47 +199,59 @@ class SpoolFiles:
         self._open: OrderedDict[str, int] = OrderedDict()
         self._sizes: dict[str, int] = {}
         self._folders = {name: make_folder(folder / name) for name in (LIVE, DONE, RESUME)}
+        self._job: Job | None = None
+        self._steps: list[Callable[[], object]] = []
 
     def __len__(self) -> int:
         return len(self._sizes)
 
     def do(self, job: Job) -> None:
-        """Do one job. Raises OSError, and then the call's file is as it was."""
+        """Do one job. Raises OSError; the job may then be tried again, before any other. Raises Vanished when that
+        would be in vain.
+        """
+        if job is not self._job:
+            self._job, self._steps = job, list(self._steps_of(job))
+        try:
+            while self._steps:
+                self._steps[0]()
+                del self._steps[0]
+        except FileNotFoundError as error:
+            if not self._folders[LIVE].is_dir():
+                raise
+            self._close(job.id)
+            raise Vanished(str(error)) from None
+        self._job = None
+
+    def _steps_of(self, job: Job) -> Iterator[Callable[[], object]]:
+        """Yield what is to be done, in the order in which a crash between two steps loses nothing: what is said is kept
+        for a later run before it is a call's file that shows that there is a call.
+        """
         path, resume = (self._folders[name] / f"{job.id}.pcapng" for name in (LIVE, RESUME))
         if job.ends not in ("drop", "forget"):
-            self._append(path, job, lambda: self._remember(resume, job))
-        if job.ends:
-            self._close(job.id)
-        if job.ends in (DONE, "stop"):
-            path.rename(self._folders[DONE] / path.name)
-        elif job.ends == "drop":
-            path.unlink(missing_ok=True)
-        if job.ends in (DONE, "drop", "forget"):
-            resume.unlink(missing_ok=True)
-
-    def _remember(self, resume: Path, job: Job) -> None:
-        """Keep what was said apart too: a later run need not search the packets for it."""
-        if job.said:
-            flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if job.begins else os.O_APPEND)
-            descriptor = os.open(resume, flags | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
-            try:
-                with _whole(descriptor, os.fstat(descriptor).st_size):
-                    _write_all(descriptor, job.said)
-            finally:
-                os.close(descriptor)
+            if job.said:
+                yield lambda: _remember(resume, job.said, job.begins)
+            if job.ends != "pause":
+                yield lambda: self._append(path, job)
+            if job.first:
+                yield lambda: _remember(resume, [note_block({"note": "media"}, 0)])
         if job.replaces and job.replaces != job.id:
-            resume.with_name(f"{job.replaces}.pcapng").unlink(missing_ok=True)
+            yield lambda: resume.with_name(f"{job.replaces}.pcapng").unlink(missing_ok=True)
+        if job.ends:
+            yield lambda: self._close(job.id)
+        if job.ends in (DONE, "stop"):
+            yield lambda: path.replace(self._folders[DONE] / path.name)
+        if job.ends in ("drop", "pause"):
+            yield lambda: path.unlink(missing_ok=True)
+        if job.ends in (DONE, "drop", "forget"):
+            yield lambda: resume.unlink(missing_ok=True)
 
     def sync(self) -> None:
         """Make everything written so far durable: one syncfs(2). Raises OSError."""
         sync_filesystem(self._folders[LIVE])
 
-    def _append(self, path: Path, job: Job, then: Callable[[], None]) -> None:
-        """Append the pieces and do what belongs to it, both or neither."""
+    def _append(self, path: Path, job: Job) -> None:
         descriptor = self._descriptor(path, job)
-        with _whole(descriptor, self._sizes[job.id]):
-            _write_all(descriptor, job.pieces)
-            then()
+        _write_whole(descriptor, self._sizes[job.id], job.pieces)
         self._sizes[job.id] += job.size
         self.written += job.size
 
@@ -245,7 +266,7 @@ class SpoolFiles:
         while len(self._open) >= self._most:
             os.close(self._open.popitem(last=False)[1])
         self._open[job.id] = os.open(path, flags, FILE_MODE)
-        self._sizes.setdefault(job.id, 0)
+        self._sizes.setdefault(job.id, os.fstat(self._open[job.id]).st_size)
         return self._open[job.id]
 
     def _close(self, name: str) -> None:
@@ -255,11 +276,23 @@ class SpoolFiles:
         self._sizes.pop(name, None)
 
 
-@contextmanager
-def _whole(descriptor: int, size: int) -> Iterator[None]:
-    """Cut a file back to its size before, if what is written meanwhile does not get there whole."""
+def _remember(resume: Path, said: list[bytes], begins: bool = False) -> None:
+    """Keep what was said apart too: a later run need not search the packets for it."""
+    path = resume.with_suffix(UNFINISHED) if begins else resume
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if begins else os.O_APPEND)
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
     try:
-        yield
+        _write_whole(descriptor, os.fstat(descriptor).st_size, said)
+    finally:
+        os.close(descriptor)
+    if begins:
+        path.replace(resume)  # what an earlier run knew of the call stays until all of it stands here
+
+
+def _write_whole(descriptor: int, size: int, pieces: Sequence[Any]) -> None:
+    """Append pieces to a file that is `size` bytes long; it is cut back to that if they do not get there whole."""
+    try:
+        _write_all(descriptor, pieces)
     except OSError:
         os.ftruncate(descriptor, size)
         raise

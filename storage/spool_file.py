@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..sniffer.sources.capture_file import CaptureError, CaptureFile
 
 FORMAT = 1
 APPLICATION = "Tapdeck"
+_ID = re.compile("[a-z]{1,16}")
+_LATEST = 1 << 62
 
 
 class SpoolError(ValueError):
@@ -42,11 +45,7 @@ class Head:
 
     def blocks(self, links: tuple[int, ...]) -> Iterator[bytes]:
         """Yield the blocks that begin the file: the section, raw IP as interface 0, then the links in their order."""
-        told = {"tapdeck": FORMAT, **asdict(self)}
-        text = _json(told)
-        if len(text) > blocks.MAX_COMMENT:
-            text = _json({**told, "related": []})
-        yield blocks.section(text, APPLICATION)
+        yield blocks.section(_comment({"tapdeck": FORMAT, **asdict(self)}), APPLICATION)
         yield blocks.interface(blocks.RAW_IP, "signalling")
         for link in dict.fromkeys(links):
             if link != blocks.RAW_IP:
@@ -66,6 +65,12 @@ class SpoolFile:
     damage: str
 
     @property
+    def harm(self) -> str:
+        """What is wrong with the file beyond that a kill or a power loss cut it short; more may be in it then."""
+        damage = self.damage.removeprefix(f"{self.path}: ")
+        return "" if damage.startswith("cut short") else damage
+
+    @property
     def over(self) -> dict[str, Any] | None:
         """The note that ends a file that was handed over."""
         return next((note for note in reversed(self.notes) if note.get("note") == "over"), None)
@@ -77,7 +82,7 @@ class SpoolFile:
 
 def note_block(note: dict[str, Any], time: int) -> bytes:
     """Return a note, made at `time` (steady ns), as a block."""
-    return blocks.comment(_json({"time": time, **note}), 0, time)
+    return blocks.comment(_comment({"time": time, **note}), 0, time)
 
 
 def read_spool(path: Path) -> SpoolFile:
@@ -94,12 +99,28 @@ def read_spool(path: Path) -> SpoolFile:
     told = [_told(text) for text in capture.comments]
     if not told or told[0].get("tapdeck") != FORMAT:
         raise SpoolError(f"{path}: not a spool file of format {FORMAT}")
+    return SpoolFile(path, _head(path, told[0]), [note for note in told[1:] if note], last, capture.damage)
+
+
+def _head(path: Path, told: dict[str, Any]) -> Head:
+    """Return what a file says of itself, every field of its type. Raises SpoolError.
+
+    The id becomes part of a file's name: it is letters, and nothing else.
+    """
     known = {one.name for one in fields(Head)}
     try:
-        head = Head(**{key: value for key, value in told[0].items() if key in known})
+        head = Head(**{key: value for key, value in told.items() if key in known})
     except TypeError as error:
         raise SpoolError(f"{path}: {error}") from None
-    return SpoolFile(path, head, [note for note in told[1:] if note], last, capture.damage)
+    pattern = Head("", "", "", 0, 0)
+    for one in fields(Head):
+        if type(getattr(head, one.name)) is not type(getattr(pattern, one.name)):
+            raise SpoolError(f"{path}: {one.name} makes no sense: {getattr(head, one.name)!r}")
+    if not _ID.fullmatch(head.id) or not _ID.fullmatch(head.continues or head.id):
+        raise SpoolError(f"{path}: not the id of a recording: {head.id!r}, {head.continues!r}")
+    if not (0 <= head.started < _LATEST and 0 <= head.begun < _LATEST):
+        raise SpoolError(f"{path}: begun at {head.begun} ns, which makes no sense")
+    return head
 
 
 def signalling(path: Path) -> Iterator[Records]:
@@ -126,6 +147,11 @@ def _told(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _json(value: Any) -> str:
-    """Plain ASCII, so that no text from the wire can be more than text."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+def _comment(told: dict[str, Any]) -> str:
+    """Return the text of a comment: plain ASCII, so that no text from the wire can be more than text. Related calls,
+    whose names are their senders' choice, are left out where there is no room for them.
+    """
+    text = json.dumps(told, ensure_ascii=True, separators=(",", ":"))
+    if len(text) > blocks.MAX_COMMENT and told.get("related"):
+        return _comment({**told, "related": []})
+    return text

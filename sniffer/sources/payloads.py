@@ -15,8 +15,9 @@ from ..rows import ROW, Rows
 FILE_BITS = 44
 """A position is file number << 44 | offset: 16 TiB a file."""
 _OFFSET = (1 << FILE_BITS) - 1
-WINDOW = 32 << 20
+WINDOW = 16 << 20
 """Bytes of a file that are mapped into memory at one time while payloads are copied."""
+_LOT = 1 << 20
 
 
 class Payloads:
@@ -115,24 +116,35 @@ def _roughly_in_order(position: Ints) -> Ints:
 
 
 class RowParking:
-    """Parks index rows in a nameless file (`sniffer.rows.Parking`)."""
+    """Parks index rows in a nameless file (`sniffer.rows.Parking`), in lots of some MiB that are used again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: BinaryIO | None = None
         self._tickets: dict[int, tuple[int, int]] = {}
+        self._free: list[tuple[int, int]] = []
+        self._end = 0
         self._next = 0
 
     def park(self, rows: Rows) -> int:
         """Store rows; return a ticket."""
         if self._file is None:
             self._file = nameless_file(self._folder)
-        place = self._file.seek(0, os.SEEK_END)
-        self._file.write(rows.tobytes())
+        place, size = self._lot(-(-rows.nbytes // _LOT) * _LOT)
+        self._file.seek(place)
+        self._file.write(rows.view(np.uint8).data)
         self._file.flush()
         self._next += 1
-        self._tickets[self._next] = place, len(rows)
+        self._tickets[self._next] = place, size
         return self._next
+
+    def _lot(self, size: int) -> tuple[int, int]:
+        """Return the place and size of a free lot of at least so many bytes."""
+        for index, (_, room) in enumerate(self._free):
+            if room >= size:
+                return self._free.pop(index)
+        place, self._end = self._end, self._end + size
+        return place, size
 
     def fetch(self, ticket: int, start: int, stop: int) -> Rows:
         """Return rows start to stop of a stored segment."""
@@ -143,8 +155,9 @@ class RowParking:
 
     def drop(self, ticket: int) -> None:
         """Forget a stored segment; the file is emptied when nothing is left in it."""
-        del self._tickets[ticket]
+        self._free.append(self._tickets.pop(ticket))
         if not self._tickets and self._file is not None:
+            self._free, self._end = [], 0
             self._file.truncate(0)
 
 

@@ -25,7 +25,7 @@ def test_every_key_is_documented_in_its_order(tmp_path: Path) -> None:
         keys = list(dict.fromkeys(key for key, _ in parse(path.read_bytes())))
         assert keys == [key for key in documented if key in keys]
         seen |= set(keys)
-    # Those that none of our captures gives rise to: two of SIP, and what only befalls live recordings (test_sealing.py).
+    # Those that none of our captures gives rise to: two of SIP, and what only befalls live ones (test_sealing.py).
     live = {"ContinuationOf", "Truncated", "CaptureLoss", "ClockStep", "SealedLate"}
     assert set(documented) - seen <= {"Asserted", "Diversion"} | live
 

@@ -10,6 +10,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,30 @@ def test_several_captures_are_one_for_wireshark_too(tmp_path: Path) -> None:
     assert [row["wireshark"] for row in opinion["streams"]] == [{"packets": 100, "lost": 0}] * 2
     assert opinion["call_ids"]["agree"] == 1
     assert sorted(os.listdir(tmp_path)) == ["1.pcap", "2.pcap"]
+
+
+# -- a clock that is set ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leap_s", [-3600, 2 * 86_400])
+def test_a_capture_whose_clock_is_set_shows_the_clock_and_counts_steadily(tmp_path: Path, leap_s: int) -> None:
+    """The clock is set between two calls: times are as the clock showed them, spans are as long as they were."""
+    first = plain_call(1)
+    second = plain_call(2, start_ns=end_ns(first) + 1000 * MS)
+    leap = leap_s * 1000 * MS
+    shown = [replace(packet, time_ns=packet.time_ns + leap) for packet in in_order(second.packets())]
+    path = files.write(tmp_path, files.pcap([*in_order(first.packets()), *shown]), "set.pcap")
+    found = report(path)
+    starts = [START_NS / 1e9, shown[0].time_ns / 1e9]
+    ends = [end_ns(first) / 1e9, shown[-1].time_ns / 1e9]
+    assert [call["start"] for call in found["calls"]] == pytest.approx(starts, rel=0, abs=1e-6)
+    said = [[message["time"] for message in call["messages"]] for call in found["calls"]]
+    assert [times[0] for times in said] == pytest.approx(starts, rel=0, abs=1e-6)
+    assert [times[-1] for times in said] == pytest.approx(ends, rel=0, abs=1e-6)
+    assert (found["capture"]["first"], found["capture"]["last"]) == pytest.approx((starts[0], ends[1]), rel=0, abs=1e-6)
+    assert [stream["packets"] for stream in found["streams"]] == [50] * 4
+    assert [stream["duration_s"] for stream in found["streams"]] == pytest.approx([0.98] * 4)
+    assert [use["use"] for stream in found["streams"] for use in stream["calls"]] == ["sound"] * 4
+    text = inspect(path).stdout
+    for start in starts:
+        assert re.search(rf"^Call \d .*{datetime.fromtimestamp(start, UTC):%Y-%m-%d %H:%M:%S}", text, re.MULTILINE)

@@ -25,13 +25,13 @@ from tapdeck.cli.settings import (
 from tapdeck.cli.units import units
 from tapdeck.storage import state
 from tests.support import files
+from tests.support.machine import Machine
 from tests.support.netns import Namespaces, Wire, needs_namespaces, wait_for
 from tests.support.replay import replay
 from tests.support.sandbox import read as read_unit
 from tests.support.scene import plain_call
 from tests.support.users import environment, needs_root, python_for_all
 
-ROOT = Path(__file__).parents[2]
 NAMES = ["tapdeck.service", *(f"tapdeck-{stage}.service" for stage in ("capture", "deliver", "metrics", "seal"))]
 MOST_EXPOSED = 25
 """2.5, as `systemd-analyze --threshold` counts."""
@@ -212,51 +212,6 @@ def test_a_python_that_the_service_could_not_read_is_refused(tmp_path: Path) -> 
         assert "/opt" in refused.stderr
 
 
-class Machine:
-    """A copy of this machine's /etc, seen by what is started in it alone: users can be made and removed there."""
-
-    def __init__(self, folder: Path, wire: Wire) -> None:
-        self.folder, self.wire = folder, wire
-        self.etc, self.config = folder / "etc", folder / "tapdeck.toml"
-        shutil.copytree("/etc", self.etc, symlinks=True)
-        self.config.write_text(
-            f'[capture]\ninterfaces = ["{wire.tap_interface}"]\nring_mb = 8\n[calls]\nbye_linger_s = 1.0\n[storage]\n'
-            + "".join(f'{name} = "{folder / name}"\n' for name in ("recordings", "spool", "state"))
-            + f'[signing]\nkeys = "{folder / "keys"}"\n'
-        )
-        holder = f"mount --bind {self.etc} /etc && echo ready && exec sleep infinity"
-        words = ["unshare", "--mount", "--propagation=private", "sh", "-c", holder]
-        self.holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        assert self.holder.stdout is not None
-        assert self.holder.stdout.readline() == "ready\n"
-
-    def command(self, *words: str) -> list[str]:
-        spaces = [f"--mount=/proc/{self.holder.pid}/ns/mnt", f"--net=/run/netns/{self.wire.tap}"]
-        return ["nsenter", *spaces, *words]
-
-    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(self.command(*words), env=environment(), capture_output=True, text=True, cwd=self.folder)
-
-    def tapdeck(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return self.run(python_for_all(), "-P", "-m", "tapdeck.cli", *words, "--config", str(self.config))
-
-    def start(self, unit: str) -> "subprocess.Popen[bytes]":
-        """Start a unit as it says, in a mount namespace of its own."""
-        sandbox = ["unshare", "--mount", "--propagation=private", python_for_all(), "-P", "-m", "tests.support.sandbox"]
-        environ = environment()
-        environ["PYTHONPATH"] += f":{ROOT}"
-        with (self.folder / f"{unit}.log").open("ab") as log:
-            return subprocess.Popen(
-                self.command(*sandbox, f"/etc/systemd/system/{unit}"), env=environ, stdout=log, stderr=log, cwd="/"
-            )
-
-    def healthy(self) -> bool:
-        return self.tapdeck("status").returncode == 0
-
-    def logs(self) -> str:
-        return "".join(path.read_text() for path in self.folder.glob("*.log"))
-
-
 @pytest.fixture
 def machine(open_folder: Path) -> Iterator[Machine]:
     with Namespaces() as spaces:
@@ -264,8 +219,7 @@ def machine(open_folder: Path) -> Iterator[Machine]:
         try:
             yield here
         finally:
-            here.holder.kill()
-            here.holder.wait()
+            here.close()
 
 
 @needs_namespaces("nsenter", "unshare", "useradd")

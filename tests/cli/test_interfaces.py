@@ -91,7 +91,7 @@ def tap() -> Iterator[Tap]:
 @needs_namespaces()
 def test_interfaces_of_a_machine(tap: Tap) -> None:
     capture = REPOSITORY / "fixtures" / "lab" / "a_alaw.pcap"
-    sender = replaying(tap.wire.interface, capture, 4)
+    sender = replaying(tap.wire.interface, capture, speed=4)
     tap.spaces.start(tap.wire.sender, *sender, env={"PYTHONPATH": str(REPOSITORY)})
     found = tap.interfaces()
     assert [one["name"] for one in found] == ["mon0", "dead", "off", "mgmt"]

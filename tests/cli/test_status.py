@@ -104,6 +104,15 @@ def test_an_alarm_of_a_self_test_outlives_its_process(tmp_path: Path) -> None:
     assert status(tmp_path).exit_code == 1
 
 
+def test_the_last_self_test(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    assert as_json(tmp_path)["selftest"] is None
+    for passed, shown in ((True, "self-test: passed 2026-11-24 "), (False, "self-test: [warning] failed 2026-11-24 ")):
+        write_all(tmp_path, selftest={"passed": passed, "ended": "2026-11-24T09:30:00+00:00", "alarms": []})
+        assert shown in status(tmp_path).stdout
+        assert as_json(tmp_path)["selftest"]["passed"] is passed
+
+
 def test_no_capture_is_critical_whatever_else_runs(tmp_path: Path) -> None:
     write_all(tmp_path, run=supervised(capture={}, seal={}, deliver={}))
     make_old(tmp_path, "capture")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -117,6 +118,21 @@ def test_an_interface_may_go_and_come_back(wire: Wire, tmp_path: Path) -> None:
         assert wrong(first, box) == []
         assert wrong(second, box) == []
         assert box.report("capture")["packets"]["unaccounted"] == 0
+
+
+def test_a_terminal_that_nobody_reads_holds_up_nothing(wire: Wire, tmp_path: Path) -> None:
+    plan = Plan(calls=300, seconds=2, spread=2)
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    box = Box(wire.tap, [wire.tap_interface], tmp_path, alone=True, more=RING, output=write)
+    with box:
+        os.close(write)
+        sender.start(wire.sender, wire.interface, [plan]).wait()
+        wait_for("the last call", lambda: len(box.spooled("done")) == plan.calls)
+        os.set_blocking(read, False)
+        assert len(os.read(read, 1 << 20)) <= 4096  # it was full, and stays so
+        assert box.stop() == 0
+    os.close(read)
 
 
 def test_a_changed_configuration_is_taken_without_losing_a_packet(wire: Wire, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Doctor:
     def send(self, capture: Path, speed: float = SPEED) -> None:
         """Send a capture once somebody listens, in the background."""
         script = "import sys,time,subprocess; time.sleep(1.2); sys.exit(subprocess.run(sys.argv[1:]).returncode)"
-        command = [sys.executable, "-c", script, *replaying(self.wire.interface, capture, speed)]
+        command = [sys.executable, "-c", script, *replaying(self.wire.interface, capture, speed=speed)]
         self.spaces.start(self.wire.sender, *command, env={"PYTHONPATH": str(REPOSITORY)})
 
     def visit(

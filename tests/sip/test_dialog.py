@@ -431,12 +431,12 @@ DIGITS = """
     1    bob>alice 200:INVITE 1 a/b
          Answered b
     2    alice>bob INFO 2 a/b "Content-Type: application/dtmf-relay" body=Signal=5|Duration=160|
-         Digits caller 5 160
+         Digits caller 5
     2.1  proxy>bob INFO 2 a/b "Content-Type: application/dtmf-relay" body=Signal=5|Duration=160|
     3    bob>alice INFO 9 b/a "Content-Type: application/dtmf" body=#
-         Digits callee # 0
+         Digits callee #
     4    alice>bob INFO 3 a/b "Content-Type: application/dtmf-relay" body=Signal=11
-         Digits caller # 0
+         Digits caller #
     5    alice>bob INFO 4 a/b "Content-Type: application/dtmf-relay" body=Signal=!
     6    alice>bob INFO 5 a/b "Content-Type: text/plain" body=5
 """

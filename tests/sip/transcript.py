@@ -104,7 +104,7 @@ def name_event(event: Event) -> str:
         case Ended():
             words.append(event.reason)
         case Digits():
-            words += [event.party.value, event.digit, str(event.duration_ms)]
+            words += [event.party.value, event.digit]
         case Transferred():
             words.append(event.target)
     name = " ".join(words)

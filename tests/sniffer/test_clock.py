@@ -41,8 +41,7 @@ def test_a_step_leaves_no_trace_in_steady_time_and_stays_in_wall_time(leap: int,
     found = steady(shown, cut, clock)
     assert clock.set == 1
     assert max(abs(after - before) for before, after in pairwise(found)) <= PACE
-    late = [steps.wall(time) - real for time, real in zip(found, shown, strict=True)]
-    assert max(map(abs, late[:110] + late[130:])) == 0
+    assert [steps.wall(time) for time in found] == shown
     assert steps.walls(np.array(found)).tolist() == [steps.wall(time) for time in found]
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from tapdeck.sip.dialog import Party
-from tapdeck.sniffer.engine import CallSettings, Limits
+from tapdeck.sniffer.bindings import MAX_ENDPOINTS
+from tapdeck.sniffer.engine import CallSettings, Engine, Limits
 from tapdeck.sniffer.selection import Use
-from tests.sniffer.listening import Found, listen
+from tests.sniffer.listening import Found, Wire, listen
 from tests.support import ip, recipes
 from tests.support.ip import Endpoint, Packet
 from tests.support.media import MS, SECOND, Rtp, follow, talk
@@ -352,3 +353,28 @@ def test_a_full_call_table_refuses_new_calls_and_keeps_the_old() -> None:
     assert result.engine.correlator.dialogs.refused_calls == 2
     for scene in scenes[:3]:
         assert_found(result[scene.call_id], scene)
+
+
+def test_a_call_that_moves_without_end_is_known_by_its_latest_endpoints_only() -> None:
+    scene = plain_call(1)
+    shape = scene.dialog
+    moves = [
+        signal
+        for n in range(600)
+        for signal in recipes.re_invite(
+            shape,
+            scene.left[0].time_ns + n * MS,
+            sdp(replace(shape.caller.media, port=30_000 + 2 * n), session=n + 2),
+            sdp(shape.callee.media),
+            cseq=n + 2,
+        )
+    ]
+    signals = tuple(sorted((*scene.signals[:-2], *moves), key=lambda signal: signal.time_ns))
+    last = replace(shape.caller.media, port=30_000 + 2 * 599)
+    heard = talk(shape.callee.media, last, moves[-1].time_ns + 20 * MS, 200, seed=1, ssrc=77)
+    packets = replace(scene, signals=signals, left=(), right=heard).packets()
+    assert len(listen(packets)[scene.call_id].right) == 10
+    engine, wire = Engine(stash=lambda data: 0), Wire(packets)
+    for block in wire.blocks(1000):
+        assert not list(engine.feed(engine.columns.read(block)))
+    assert 100 < len(engine.correlator._bindings) <= MAX_ENDPOINTS

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapdeck.sniffer.records import Ints
 from tapdeck.sniffer.rows import ROW, Rows, RowStore
+from tapdeck.sniffer.sources import payloads
 from tapdeck.sniffer.sources.payloads import RowParking
 
 
@@ -29,6 +34,10 @@ class Shelf:
 
     def drop(self, ticket: int) -> None:
         del self.held[ticket]
+
+
+def ints(numbers: Iterable[int]) -> Ints:
+    return np.array(sorted(numbers), dtype=np.int64)
 
 
 def rows(entries: list[tuple[int, int, int]]) -> Rows:
@@ -123,7 +132,7 @@ def test_release_forgets_only_what_is_old_and_not_kept(
     for stream, since, until in taken:
         assert take(store, stream, since, until) == model.take(stream, since, until)
     untaken = model.frames_untaken(model.entries)
-    released = store.release(np.array(sorted(keep), dtype=np.int64), before)
+    released = store.release(ints(keep), before, ints(()))
     for stream in range(5):
         found, _ = take(store, stream, 0, 1000)
         wanted, _ = model.take(stream, 0, 1000)
@@ -149,11 +158,13 @@ def already(taken: list[tuple[int, int, int]], model: Model) -> set[int]:
 @settings(max_examples=100)
 @given(
     blocks=st.lists(BLOCK, min_size=1, max_size=6),
-    releases=st.lists(st.tuples(st.sets(st.integers(0, 4)), st.integers(0, 70)), max_size=4),
+    releases=st.lists(
+        st.tuples(st.sets(st.integers(0, 4)), st.integers(0, 70), st.sets(st.integers(0, 4))), max_size=4
+    ),
     memory=st.sampled_from([0, 200, 10**6]),
 )
 def test_every_frame_is_counted_once(
-    blocks: list[list[tuple[int, int]]], releases: list[tuple[set[int], int]], memory: int
+    blocks: list[list[tuple[int, int]]], releases: list[tuple[set[int], int, set[int]]], memory: int
 ) -> None:
     """Whatever is kept and released in whatever order, with nothing taken: the counts add up to all frames."""
     shelf = Shelf()
@@ -167,9 +178,41 @@ def test_every_frame_is_counted_once(
             position += 1
         store.add(rows(entries))
         store.roll()
-        for keep, before in releases[turn : turn + 1]:
-            counted += store.release(np.array(sorted(keep), dtype=np.int64), before)
+        for keep, before, gone in releases[turn : turn + 1]:
+            counted += store.release(ints(keep), before, ints(gone - keep))
     assert counted + store.finish() == total
+
+
+def test_a_number_that_is_used_again_does_not_find_the_rows_of_its_forerunner() -> None:
+    """Whether their segment lies in memory or is parked, and how much of it is left."""
+    for memory, others in itertools.product((0, 10**6), (0, 1, 9)):
+        store = RowStore(memory=memory, parking=Shelf())
+        store.add(rows([(time, stream, time * 100 + stream) for time in range(5) for stream in range(others + 1)]))
+        store.roll()
+        store.release(ints(range(others + 1)), 0, ints([0]))
+        store.add(rows([(7, 0, 700)]))
+        store.roll()
+        assert take(store, 0, 0, 100) == ([700], [True])
+        for stream in range(1, others + 1):
+            assert take(store, stream, 0, 100)[0] == [time * 100 + stream for time in range(5)]
+
+
+def test_the_parking_lots_of_dropped_rows_are_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file does not grow although it is never empty."""
+    file = (tmp_path / "parked").open("w+b")
+    monkeypatch.setattr(payloads, "nameless_file", lambda folder: file)
+    parking = RowParking(tmp_path)
+    lot = rows([(time, 1, time) for time in range(1000)])
+    tickets = [parking.park(lot)]
+    for turn in range(1, 20):
+        newer = lot.copy()
+        newer["position"] += turn
+        tickets.append(parking.park(newer[: 1000 - turn]))
+        parking.drop(tickets[-2])
+        assert parking.fetch(tickets[-1], 10, 20)["position"].tolist() == list(range(10 + turn, 20 + turn))
+    assert (tmp_path / "parked").stat().st_size <= 4 << 20
+    parking.drop(tickets[-1])
+    assert (tmp_path / "parked").stat().st_size == 0
 
 
 def test_nothing_is_left_in_parking_when_all_is_released() -> None:
@@ -179,10 +222,10 @@ def test_nothing_is_left_in_parking_when_all_is_released() -> None:
         store.add(rows([(turn, stream, turn * 10 + stream) for stream in range(4)]))
         store.roll()
     assert len(shelf.held) == 5
-    store.release(np.array([2], dtype=np.int64), 100)
+    store.release(ints([2]), 100, ints(()))
     assert take(store, 2, 0, 100)[0] == [2, 12, 22, 32, 42]
     assert sum(len(held) for held in shelf.held.values()) <= 4 * 5
-    store.release(np.array([], dtype=np.int64), 100)
+    store.release(ints(()), 100, ints(()))
     assert shelf.held == {}
 
 
@@ -195,5 +238,5 @@ def test_parked_rows_in_a_file(tmp_path: Path) -> None:
         store.roll()
     assert take(store, 1, 0, 100) == ([1, 11, 21], [True] * 3)
     assert take(store, 1, 1, 100) == ([11, 21], [False] * 2)
-    store.release(np.array([], dtype=np.int64), 100)
+    store.release(ints(()), 100, ints(()))
     assert list(tmp_path.iterdir()) == []

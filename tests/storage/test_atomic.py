@@ -11,16 +11,23 @@ from pathlib import Path
 import pytest
 
 from tapdeck.storage import atomic
-from tapdeck.storage.atomic import AtomicFile, AtomicFiles, BeingWritten, DifferentFileExists, make_folder, write_files
+from tapdeck.storage.atomic import AtomicFiles, BeingWritten, DifferentFileExists, make_folder
 
 
 def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
+def write_files(folder: Path, contents: list[tuple[str, bytes]]) -> None:
+    with AtomicFiles(folder) as files:
+        for name, content in contents:
+            files.open(name).write(content)
+
+
 def test_a_file_appears_at_the_end_with_its_modes(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "2026" / "11")
-    with AtomicFile(folder / "a.wav") as file:
+    with AtomicFiles(folder) as files:
+        file = files.open("a.wav")
         file.write(b"sound")
         file.flush()
         assert names(folder) == [".a.wav.part"]

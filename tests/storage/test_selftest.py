@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tapdeck.cli.parts import live_engine, origin, sealer
-from tapdeck.cli.settings import RecordingSettings, Settings, SipSettings
+from tapdeck.cli.settings import RecordingSettings, Settings, SipSettings, StorageSettings
 from tapdeck.sniffer.engine import Limits
 from tapdeck.sniffer.live import LiveEngine
 from tapdeck.sniffer.synthetic import synthetic_call
@@ -89,13 +89,15 @@ def test_a_box_that_is_well(sealed: SelfTest) -> None:
         Settings(sip=SipSettings(ports=(5070, 5060))),
         Settings(recording=RecordingSettings(name_template="{id}", folder_template="{instance}", utc=True)),
         Settings(recording=RecordingSettings(timezone="Asia/Kathmandu", instance="box 7")),
+        Settings(storage=StorageSettings(keep_packets=True)),
     ],
 )
 def test_the_settings_of_the_box_are_those_of_the_test(tmp_path: Path, settings: Settings) -> None:
     test = self_test(tmp_path, settings)
     for step in (test.hear, test.keep, test.seal, test.compare_sound, test.read_info):
         step()
-    assert "2 files" in test.deliver(MemoryTarget(), known=False)
+    count = 3 if settings.storage.keep_packets else 2
+    assert f"{count} files" in test.deliver(MemoryTarget(), known=False)
 
 
 def test_an_engine_that_does_not_take_the_call(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ READY_S, SEAL_S = 30.0, 120.0
 class Box:
     """`tapdeck STAGE -i INTERFACE ...` in a namespace, with folders of its own under `folder`.
 
-    `alone`: only this stage, as a service manager starts it; else `capture` seals too, and `run` runs all.
+    `alone`: only this stage, as a service manager starts it; else `capture` seals too, and `run` runs all. `output`: a
+    descriptor to print to, in place of the log.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Box:
         more: Sequence[str] = (),
         *,
         alone: bool = False,
+        output: int | None = None,
     ) -> None:
         self.stages = (stage,) if alone else SUPERVISED[stage]
         self.namespace, self.interfaces, self.stage, self.more = namespace, tuple(interfaces), stage, tuple(more)
         self.out, self.spool, self.state = folder / "recordings", folder / "spool", folder / "state"
         self.log = folder / "box.log"
+        self.output = output
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Box:
@@ -65,7 +68,7 @@ class Box:
             self.process = subprocess.Popen(
                 within(self.namespace, *self._command()),
                 stdin=subprocess.DEVNULL,
-                stdout=sink,
+                stdout=sink if self.output is None else self.output,
                 stderr=sink,
                 env=environment | {"PYTHONPATH": str(REPOSITORY / "src"), "TZ": "UTC"},
                 cwd=self.out.parent,
@@ -135,6 +138,14 @@ class Box:
     def wait_until_sealed(self, patience_s: float = SEAL_S) -> None:
         """Wait until no call runs and none waits to be sealed. Raises TimeoutError, or RuntimeError if it has ended."""
         wait_for("sealing", self._sealed, patience_s)
+
+    def wait_until_recorded(self, calls: int, patience_s: float = SEAL_S) -> None:
+        """Wait until there are so many recordings, others may be running. Raises TimeoutError."""
+
+        def there() -> bool:
+            return all(len(list(self.out.rglob(files))) >= calls for files in ("*.wav", "*_info.txt"))
+
+        wait_for(f"{calls} recordings", there, patience_s)
 
     def recordings(self) -> list[Recording]:
         """All recordings, by name (and so by start)."""

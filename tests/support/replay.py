@@ -231,9 +231,14 @@ class Player:
 
 def replay(namespace: str, interface: str, *captures: Path, speed: float = 1.0) -> Played:
     """Replay captures to their end, all from now on, from a process in the namespace."""
-    command = [sys.executable, "-m", "tests.support.replay", "--interface", interface, "--speed", str(speed)]
-    done = subprocess.run(within(namespace, *command, *captures), capture_output=True, text=True, check=True, cwd=_ROOT)
+    words = within(namespace, *command(interface, *captures, speed=speed))
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=_ROOT)
     return Played(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def command(interface: str, *captures: Path, speed: float = 1.0) -> list[str | Path]:
+    """The command line of this module, to be run at the top of the repository."""
+    return [sys.executable, "-m", "tests.support.replay", "--interface", interface, "--speed", str(speed), *captures]
 
 
 _ROOT = Path(__file__).resolve().parents[2]

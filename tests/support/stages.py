@@ -38,10 +38,11 @@ def main() -> None:
     sys.stdout.write(f"{name} speaks\n")
     sys.stdout.flush()
     waiting = int(behaviour.get("waiting", 0))
+    capture = folder / "capture.told"
     while True:
         if "mute" not in behaviour:
             state.write(folder, name, {"waiting": waiting})
-        if waiting and "stopped" in (folder / "capture.told").read_text():
+        if waiting and capture.exists() and "stopped" in capture.read_text():
             waiting -= 1
             tell(f"did one, {waiting} wait")
         time.sleep(0.05)
