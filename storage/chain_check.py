@@ -61,24 +61,28 @@ class Findings:
 
     def add(self, one: Checked) -> None:
         """Note one recording."""
-        values = [getattr(one, name) for name in _COLUMNS]
+        values = [_plain(getattr(one, name)) for name in _COLUMNS]
         marks = ", ".join("?" * len(_COLUMNS))
         number = self._base.execute(f"INSERT INTO recording ({', '.join(_COLUMNS)}) VALUES ({marks})", values).lastrowid
         for table, pairs in (("found", one.found), ("wanted", one.wanted)):
-            rows = [(digest, name, number) for name, digest in pairs]
+            rows = [(digest, _plain(name), number) for name, digest in pairs]
             self._base.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", rows)
 
     def name(self, identity: str, digest: str, place: str) -> None:
         """Note that a checkpoint or the log names a recording and its hash file's hash."""
-        self._base.execute("INSERT INTO named VALUES (?, ?, ?)", (identity, digest, place))
+        self._base.execute("INSERT INTO named VALUES (?, ?, ?)", tuple(map(_plain, (identity, digest, place))))
 
     def tombstone(self, identity: str, digest: str) -> None:
         """Note that a recording was deleted, and that this was written down."""
-        self._base.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (identity, digest))
+        self._base.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (_plain(identity), _plain(digest)))
+
+    def holds(self, identity: str) -> bool:
+        """Return whether a recording of this id is there."""
+        return bool(self.rows("SELECT 1 FROM recording WHERE id = ? LIMIT 1", _plain(identity)))
 
     def note(self, kind: str, verdict: Verdict, path: str, reason: str = "") -> None:
         """Note a verdict on a checkpoint or the log."""
-        self._base.execute("INSERT INTO note VALUES (?, ?, ?, ?)", (kind, verdict, path, reason))
+        self._base.execute("INSERT INTO note VALUES (?, ?, ?, ?)", tuple(map(_plain, (kind, verdict, path, reason))))
 
     def keys(self) -> dict[str, int]:
         """Return how many recordings each key has signed."""
@@ -261,6 +265,13 @@ class Findings:
         for identity, place in self.rows(query):
             if not any(near.hold(folder, identity) for folder in folders):
                 self.missing(identity, f"{place} names it")
+
+
+def _plain(value: Any) -> Any:
+    """Return a text that can be stored: a name on a disk need not be UTF-8, nor need what stands in an edited log."""
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 class Neighbours:

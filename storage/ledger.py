@@ -16,13 +16,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .ledger_check import link
+from .ledger_check import link, tombstone_text
 
 KINDS = (
     "recording",
     "refusal",
     "stop",
     "tombstone",
+    "removal",
     "downtime",
     "key",
     "configuration",
@@ -273,11 +274,6 @@ class Ledger:
     def _broken(self, error: sqlite3.Error) -> LedgerError:
         cure = "make room on its disk, or, if it is damaged, move it aside and keep it: a new one is begun then"
         return LedgerError(0, f"the recording log cannot be used ({error}): {cure}", str(self.path))
-
-
-def tombstone_text(identity: str, digest: str, reason: str, by: str, time: str) -> bytes:
-    """Return what the signature of a tombstone is over."""
-    return f"Tombstone: {identity} {digest}\nTime: {time}\nReason: {reason}\nBy: {by}\n".encode()
 
 
 def _link(previous: str, entry: Entry) -> str:

@@ -1,10 +1,16 @@
-"""The recorder's log, `ledger.sqlite`, held against itself and against the recordings. It is only read."""
+"""The recorder's log, `ledger.sqlite`, held against itself and against the recordings. It is only read, and nothing in
+it is believed to be of the right type: whoever edits it may put anything there.
+"""
 
 import base64
 import hashlib
+import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from .chain_check import Findings
@@ -13,25 +19,116 @@ from .parcel import INFO
 from .verify_files import open_seal
 
 _READ = "SELECT seq, time, kind, id, hash, signature, body, link FROM entries ORDER BY seq"
+_SIGNED = ("recording", "tombstone", "checkpoint")
+"""Kinds of entries that carry a signature; of `key` those do by which the key is another one than before."""
 
 
-def check_ledger(path: Path, keys: Mapping[str, bytes], findings: Findings, days: Sequence[Checkpoint]) -> None:
-    """Check the links of the log's entries, the signatures of those over recordings, and what the checkpoints say of
-    it; note the recordings that it names.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An entry as it stands there; `typed` tells whether each of its fields is of the type that it was written with."""
+
+    seq: int
+    time: str
+    kind: str
+    id: str
+    hash: str
+    signature: bytes
+    body: str
+    link: str
+    typed: bool
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the body says."""
+        try:
+            found = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def name(self) -> str:
+        """How it is called in a sentence."""
+        return f"entry {self.seq} ({self.kind}, {self.time})"
+
+    def is_genuine(self, keys: Mapping[str, bytes]) -> bool:
+        """Whether it needs no signature, or has one by one of these keys, over what it should be over."""
+        facts = self.facts
+        stamp_only = self.kind == "checkpoint" and "what" in facts
+        if self.kind == "key" and facts.get("what") not in ("locked", "unlocked"):
+            text = key_text(str(facts.get("what")), str(facts.get("fingerprint")), str(facts.get("before")))
+            return _sha256(text) == self.hash and open_seal(self.signature, keys).digest == self.hash
+        if self.kind == "tombstone":
+            text = tombstone_text(self.id, self.hash, str(facts.get("reason")), str(facts.get("by")), self.time)
+            return open_seal(self.signature, keys).digest == _sha256(text)
+        return self.kind not in _SIGNED or stamp_only or open_seal(self.signature, keys).digest == self.hash
+
+
+@dataclass(slots=True)
+class _Check:
+    """The check of one log under way. Entries after `end` were added while the recordings were being looked at."""
+
+    path: Path
+    keys: Mapping[str, bytes]
+    findings: Findings
+    days: Sequence[Checkpoint]
+    given: frozenset[str]
+    end: int
+    wrong: bool = field(default=False)
+    removed: int = field(default=0)
+
+    def say(self, verdict: str, reason: str) -> None:
+        self.findings.note("log", "missing" if verdict == "missing" else "altered", str(self.path), reason)
+        self.wrong = True
+
+
+def check_ledger(
+    path: Path,
+    keys: Mapping[str, bytes],
+    findings: Findings,
+    days: Sequence[Checkpoint],
+    given: Iterable[str] = (),
+    end: int = sys.maxsize,
+) -> None:
+    """Check the links of the log's entries, their signatures, and what the checkpoints say of it; note the recordings
+    that it names. `given` are the names of the checkpoints that are there, the good ones among them are `days`; `end`
+    is the last entry that there was before anybody looked at the recordings (see `last_entry`).
     """
+    check = _Check(path, keys, findings, days, frozenset(given), end)
     try:
         with _opened(path) as base:
-            _check_entries(base, path, keys, findings, {one.last: one for one in days})
+            _check_entries(check, _rows(base))
     except sqlite3.Error as error:
         findings.note("log", "cannot be checked", str(path), f"{path.name} cannot be read: {error}")
         return
     _unlogged(findings)
 
 
+def last_entry(path: Path) -> int:
+    """Return the number of the log's last entry; without bounds if it cannot be read, which `check_ledger` will say."""
+    try:
+        with _opened(path) as base:
+            (last,) = base.execute("SELECT max(seq) FROM entries").fetchone()
+    except sqlite3.Error:
+        return sys.maxsize
+    return int(last or 0)
+
+
 def link(previous: str, entry: Iterable[object], signature: bytes, body: str) -> str:
     """Return the link of an entry (seq, time, kind, id, hash), which goes into the next one."""
     fields = [previous, *map(str, entry), base64.b64encode(signature).decode(), body]
-    return hashlib.sha256("\n".join(fields).encode()).hexdigest()
+    return _sha256("\n".join(fields).encode(errors="surrogateescape"))
+
+
+def tombstone_text(identity: str, digest: str, reason: str, by: str, time: str) -> bytes:
+    """Return what the signature of a tombstone is over."""
+    text = f"Tombstone: {identity} {digest}\nTime: {time}\nReason: {reason}\nBy: {by}\n"
+    return text.encode(errors="surrogateescape")
+
+
+def key_text(what: str, fingerprint: str, before: str) -> bytes:
+    """Return what the signature of an entry is over that tells of another key."""
+    return f"Key: {what} {fingerprint}\nBefore: {before}\n".encode(errors="surrogateescape")
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -42,49 +139,80 @@ def _opened(path: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError:
         base.close()
         base = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
+    base.text_factory = lambda text: text.decode(errors="surrogateescape")
     return base
 
 
-def _check_entries(
-    base: sqlite3.Connection, path: Path, keys: Mapping[str, bytes], findings: Findings, days: Mapping[int, Checkpoint]
-) -> None:
-    previous, expected, wrong = "", 1, False
-    for seq, time, kind, identity, digest, signature, body, stored in base.execute(_READ):
-        entry = (seq, time, kind or "", identity or "", digest or "")
-        if seq != expected:
-            reason = f"entry {expected} is not there: it was deleted"
-            findings.note("log", "missing", str(path), reason)
-            wrong = True
-        elif stored != link(previous, entry, signature or b"", body or ""):
-            findings.note("log", "altered", str(path), f"entry {seq} ({kind}, {time}) was changed")
-            wrong = True
-        elif signature and kind in ("recording", "tombstone") and keys and not _genuine(kind, digest, signature, keys):
-            findings.note("log", "altered", str(path), f"entry {seq} ({kind}, {time}) has a signature by another key")
-            wrong = True
-        if kind == "recording":
-            findings.name(identity, digest, f"the log (entry {seq}, {time})")
-        elif kind == "tombstone":
-            findings.tombstone(identity, digest)
-        day = days.get(seq)
-        if day is not None and day.link and day.link != stored:
-            reason = f"entry {seq} is not the one that {day.path.name} names: the log was written anew"
-            findings.note("log", "altered", str(path), reason)
-            wrong = True
-        previous, expected = stored, seq + 1
-    last = max(days, default=0)
+def _rows(base: sqlite3.Connection) -> Iterator[Row]:
+    for seq, *values in base.execute(_READ):
+        wanted = (str, str, str, str, bytes, str, str)
+        typed = all(type(value) is kind for value, kind in zip(values, wanted, strict=True))
+        time, kind, identity, digest, signature, body, stored = values
+        texts = [one if isinstance(one, str) else "" for one in (time, kind, identity, digest, body, stored)]
+        blob = signature if isinstance(signature, bytes) else b""
+        yield Row(seq, *texts[:4], blob, *texts[4:], typed)
+
+
+def _check_entries(check: _Check, rows: Iterable[Row]) -> None:
+    previous, expected, links = "", 1, {one.last: one for one in check.days}
+    for row in rows:
+        if row.seq != expected:
+            check.say("missing", f"entry {expected} is not there: it was deleted")
+        elif not row.typed or row.link != link(
+            previous, (row.seq, row.time, row.kind, row.id, row.hash), row.signature, row.body
+        ):
+            check.say("altered", f"{row.name} was changed")
+        elif check.keys and not row.is_genuine(check.keys):
+            check.say("altered", f"{row.name} has no signature by the recorder's key over what it says")
+        day = links.get(row.seq)
+        if day is not None and day.link and day.link != row.link:
+            reason = f"entry {row.seq} is not the one that {day.path.name} names: the log was written anew"
+            check.say("altered", reason)
+        _take(check, row)
+        previous, expected = row.link, row.seq + 1
+    last = max(links, default=0)
     if expected <= last:
         reason = (
-            f"its end is not there: it stops at entry {expected - 1}, and {days[last].path.name} names entry {last}"
+            f"its end is not there: it stops at entry {expected - 1}, and {links[last].path.name} names entry {last}"
         )
-        findings.note("log", "missing", str(path), reason)
-    elif not wrong:
-        findings.note("log", "intact", str(path))
+        check.say("missing", reason)
+    if not check.wrong:
+        check.findings.note("log", "intact", str(check.path))
+    if check.removed:
+        reason = (
+            f"it says that {check.removed} recordings were removed here to make room, after their delivery: "
+            "verify the archive to which they were delivered"
+        )
+        check.findings.note("log", "cannot be checked", str(check.path), reason)
 
 
-def _genuine(kind: str, digest: str, signature: bytes, keys: Mapping[str, bytes]) -> bool:
-    """A recording's entry holds the signature of its hash file; a tombstone's is over what it says."""
-    seal = open_seal(signature, keys)
-    return bool(seal.key) and (kind != "recording" or seal.digest == digest)
+def _take(check: _Check, row: Row) -> None:
+    """Note what an entry says of a recording or a checkpoint."""
+    new = row.seq > check.end
+    if row.kind == "recording":
+        if not new or check.findings.holds(row.id):
+            check.findings.name(row.id, row.hash, f"the log (entry {row.seq}, {row.time})")
+    elif row.kind == "tombstone" and row.is_genuine(check.keys):
+        check.findings.tombstone(row.id, row.hash)
+    elif row.kind == "removal" and not check.findings.holds(row.id):
+        check.findings.tombstone(row.id, row.hash)
+        check.removed += 1
+    elif row.kind == "checkpoint" and "what" not in row.facts and not new:
+        _compare_day(check, row)
+
+
+def _compare_day(check: _Check, row: Row) -> None:
+    """The checkpoint that an entry names is there, and is that one."""
+    good = {one.digest for one in check.days}
+    name = f"tapdeck-day-{row.facts.get('day')}.txt"
+    if row.hash in good:
+        return
+    if name not in check.given:
+        check.findings.note("checkpoint", "missing", name, f"{name} is not there: the log (entry {row.seq}) names it")
+    elif name in {one.path.name for one in check.days}:
+        check.findings.note(
+            "checkpoint", "altered", name, f"{name} is not the one that the log (entry {row.seq}) names"
+        )
 
 
 def _unlogged(findings: Findings) -> None:
@@ -94,3 +222,7 @@ def _unlogged(findings: Findings) -> None:
         findings.alter(
             row, INFO, f"{stem} was inserted, or its entry was deleted from the log: the log does not name it"
         )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,5 +1,5 @@
-"""From the event log of the stages to the recording log: downtimes, new configurations, stops, and calls that were
-refused. Names, numbers and paths stay behind.
+"""From the event log of the stages to the recording log: downtimes, new configurations, stops, calls that were
+refused, and recordings that made room. Names, numbers and paths stay behind.
 
 How far was read is a text for the recording log's `marks`, so that each event becomes an entry once: file name ->
 offset, of the newest files. An event is written to the log of its day, a moment after midnight perhaps to the one
@@ -77,6 +77,8 @@ def _entry(line: bytes) -> list[New]:
         return [New("configuration", facts={"what": kind}, time=event["time"])]
     if kind == "call" and event.get("outcome") in _REFUSED:
         return [New("refusal", _id(event, "id"), facts={"outcome": event["outcome"]}, time=event["time"])]
+    if kind == "recording removed":
+        return [New("removal", _id(event, "id"), facts={"reason": "disk low"}, time=event["time"])]
     if kind == "not sealed":
         return [New("refusal", _id(event, "file"), facts={"outcome": "set aside"}, time=event["time"])]
     return []

@@ -21,6 +21,7 @@ from . import info
 from .atomic import AtomicBatch, AtomicFiles, DifferentFileExists, replace_file
 from .keys import KeyLocked, KeyStore, Stamp
 from .ledger import Ledger, New, Pending
+from .ledger_check import key_text
 from .localtime import Zone
 from .parcel import ENDINGS, INFO
 from .signature import HASH, SIGNATURE, SigningKey, hash_text, one_line, sha256
@@ -158,7 +159,7 @@ class Signing:
             self.ledger.append(New("key", facts=facts))
         if known != key.fingerprint:
             facts = {"what": self.keys.history(), "fingerprint": key.fingerprint, "before": known}
-            text = f"Key: {facts['what']} {key.fingerprint}\nBefore: {known}\n".encode()
+            text = key_text(facts["what"], key.fingerprint, known)
             self.ledger.append(New("key", hash=sha256(text), signature=key.sign(text), facts=facts))
         return key
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .chain_check import Finding, Findings
 from .checkpoints import Checkpoint, check_checkpoints, is_checkpoint
-from .ledger_check import check_ledger
+from .ledger_check import check_ledger, last_entry
 from .trust import CERTIFICATE, BadCertificate, Certificate, read_certificates, together, trusted
 from .verify_files import Checked, Job, Verdict, check, stems
 
@@ -86,6 +86,7 @@ def verify(
     recordings. Raises OSError, BadCertificate for the files named here, NothingThere.
     """
     pinned = [one for path in certificates for one in read_certificates(path)]
+    end = last_entry(ledger) if ledger is not None else 0
     survey = survey_of(paths)
     found = list(_certificates_in(survey))
     known = {one.fingerprint: one for one in (*pinned, *found)}
@@ -103,7 +104,7 @@ def verify(
             findings.distrust(keys)
         days = check_checkpoints(survey.checkpoints, keys, findings)
         if ledger is not None:
-            check_ledger(ledger, keys, findings, days)
+            check_ledger(ledger, keys, findings, days, (path.name for path in survey.checkpoints), end)
         findings.judge(gaps=survey.whole)
         for text in survey.problems:
             findings.note("folder", "cannot be checked", "", text)

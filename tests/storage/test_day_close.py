@@ -23,7 +23,8 @@ from tapdeck.storage.verify import verify
 
 AMSTERDAM = "Europe/Amsterdam"
 DAY = date(2026, 11, 24)
-HASH = "5" * 64
+HASHES = b"the hash file of a recording"
+HASH = hashlib.sha256(HASHES).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ class Box:
     def log(self, kind: str, when: str, identity: str = "", **facts: object) -> None:
         """Add an entry of a local time. The first entry of all is the key's."""
         self.now = self.iso(when)
-        self.close.signing.ready()
-        self.ledger.append(New(kind, identity, HASH if identity else "", facts=facts, time=self.iso(when)))
+        signature = self.close.signing.ready().sign(HASHES) if identity else b""
+        self.ledger.append(New(kind, identity, HASH if identity else "", signature, facts, self.iso(when)))
 
     def iso(self, when: str) -> str:
         return datetime.fromisoformat(when).replace(tzinfo=ZoneInfo(self.zone)).isoformat(timespec="milliseconds")

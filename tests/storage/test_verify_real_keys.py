@@ -48,7 +48,7 @@ class Real:
     def log(self) -> Path:
         path = self.folder / "ledger.sqlite"
         ledger = Ledger(path)
-        ledger.append(New("key", facts={"what": "made"}))
+        ledger.append(New("configuration", facts={"what": "settings of the seal stage"}))
         previous = ("", b"")
         for identity, (stem, digest) in self.box.sealed.items():
             sealed = dict(

@@ -103,7 +103,10 @@ class Box:
     def tombstone(self, identity: str) -> None:
         path, digest = self.sealed[identity]
         remove(path)
-        self._log("tombstone", identity, digest, self.key.sign(identity.encode()), START + timedelta(days=30))
+        moment = START + timedelta(days=30)
+        text = f"Tombstone: {identity} {digest}\nTime: {_iso(moment)}\nReason: order\nBy: admin\n"
+        body = '{"by": "admin", "reason": "order"}'
+        self._log("tombstone", identity, digest, self.key.sign(text.encode()), moment, body)
 
     def checkpoint(self, day: int = 0) -> Path:
         """Write the checkpoint over all that was sealed on this day."""
@@ -145,12 +148,12 @@ class Box:
         base.close()
         return path
 
-    def _log(self, kind: str, identity: str, digest: str, signature: bytes, moment: datetime) -> None:
-        time, seq = moment.isoformat(timespec="milliseconds"), len(self.entries) + 1
+    def _log(self, kind: str, identity: str, digest: str, signature: bytes, moment: datetime, body: str = "{}") -> None:
+        time, seq = _iso(moment), len(self.entries) + 1
         before = self.entries[-1][7] if self.entries else ""
-        text = "\n".join([before, str(seq), time, kind, identity, digest, base64.b64encode(signature).decode(), "{}"])
+        text = "\n".join([before, str(seq), time, kind, identity, digest, base64.b64encode(signature).decode(), body])
         link = hashlib.sha256(text.encode()).hexdigest()
-        self.entries.append((seq, time, kind, identity, digest, signature, "{}", link))
+        self.entries.append((seq, time, kind, identity, digest, signature, body, link))
 
     def _certify(self, folder: Path) -> None:
         if not (folder / "tapdeck-certificate.pem").exists():
@@ -158,6 +161,10 @@ class Box:
 
     def _certificate_file(self) -> bytes:
         return b"".join(one.certificate.read_bytes() for one in self.certificates)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
 
 
 def write(folder: Path, stem: str, content: dict[str, bytes], by: Key) -> tuple[bytes, str]:
