@@ -48,9 +48,12 @@ class Finding:
 
 
 class Findings:
-    """Collects what was checked, and then judges recordings by each other."""
+    """Collects what was checked, and then judges recordings by each other. `gap` is the verdict on what is not there:
+    where something could not be read, it may lie there.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, gap: Verdict = "missing") -> None:
+        self.gap: Verdict = gap
         self._base = sqlite3.connect("")  # a file of its own that nobody else sees, gone with the process
         self._base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _TABLES)
         self.copies = 0
@@ -113,7 +116,8 @@ class Findings:
         """Return how many recordings there are of each verdict, those that are missing too."""
         counts = dict.fromkeys(("intact", "altered", "missing", "cannot be checked"), 0)
         counts |= dict(self._base.execute("SELECT verdict, count(*) FROM recording GROUP BY verdict"))
-        return counts | {"missing": self._one("SELECT count(*) FROM missing")}
+        counts[self.gap] += self._one("SELECT count(*) FROM missing")
+        return counts
 
     def size(self) -> int:
         """Return how many bytes were checked."""
@@ -129,7 +133,8 @@ class Findings:
         for verdict, folder, stem, identity, file, reason in self._base.execute(query, (intact,)):
             yield Finding("recording", verdict, str(Path(folder, stem)), identity, file, reason)
         for identity, reason in self._base.execute("SELECT id, reason FROM missing ORDER BY id"):
-            yield Finding("recording", "missing", "", identity, reason=reason)
+            doubt = "" if self.gap == "missing" else "; it may lie where nothing could be read"
+            yield Finding("recording", self.gap, "", identity, reason=reason + doubt)
 
     def notes(self) -> list[tuple[str, str]]:
         """Return kind and verdict of each note."""
@@ -176,7 +181,8 @@ class Findings:
         for row, name, now, place in self.rows(query):
             update = "UPDATE recording SET reason = reason || ? WHERE rowid = ? AND verdict = 'altered'"
             self._base.execute(update, (f"; {now} has the content of {name}", row))
-            unsealed = "SELECT 1 FROM recording WHERE rowid = ? AND verdict = 'cannot be checked' AND hash = ''"
+            unsealed = """SELECT 1 FROM recording WHERE rowid = ? AND verdict = 'cannot be checked' AND hash = ''
+                AND file = ''"""
             if self.rows(unsealed, place):
                 self._base.execute(
                     "UPDATE recording SET verdict = 'altered', file = ?, reason = ? WHERE rowid = ?",
@@ -220,9 +226,10 @@ class Findings:
             self.alter(row, HASH, f"{stem}{HASH} is not the one that {place} names: it was sealed again later")
         unsealed = """SELECT recording.rowid, recording.hash, named.place FROM named JOIN recording USING (id)
             WHERE recording.verdict = 'cannot be checked' AND (recording.hash = '' OR recording.signature = '')
+            AND recording.file = ''
             UNION SELECT one.rowid, one.hash, next.stem
             FROM recording one JOIN recording next ON next.previous = one.id AND next.verdict = 'intact'
-            WHERE one.verdict = 'cannot be checked' AND (one.hash = '' OR one.signature = '')"""
+            WHERE one.verdict = 'cannot be checked' AND (one.hash = '' OR one.signature = '') AND one.file = ''"""
         for row, digest, place in self.rows(unsealed):
             what = "signature was" if digest else "hash file and its signature were"
             self.alter(row, SIGNATURE if digest else HASH, f"its {what} removed: it was sealed, {place} names it")

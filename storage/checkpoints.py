@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -40,9 +40,20 @@ def is_checkpoint(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
-def check_checkpoints(paths: Iterable[Path], keys: Mapping[str, bytes], findings: Findings) -> list[Checkpoint]:
+def is_lone_signature(name: str, names: Container[str]) -> bool:
+    """Return whether a file of this name is the signature of a checkpoint that is not among these names."""
+    text = name.removesuffix(SIGNATURE) + ".txt"
+    return name.endswith(SIGNATURE) and is_checkpoint(text) and text not in names
+
+
+def check_checkpoints(
+    paths: Iterable[Path], lone_signatures: Iterable[Path], keys: Mapping[str, bytes], findings: Findings
+) -> list[Checkpoint]:
     """Check signatures and chain of the checkpoints, note what they name, and return the good ones by day."""
     good: dict[str, Checkpoint] = {}
+    for path in lone_signatures:
+        text = path.name.removesuffix(SIGNATURE) + ".txt"
+        findings.note("checkpoint", "altered", str(path), f"{text} is not there, but its signature is")
     for path in paths:
         one = _checked(path, keys, findings)
         if one is None or one.digest in good:
@@ -57,7 +68,7 @@ def check_checkpoints(paths: Iterable[Path], keys: Mapping[str, bytes], findings
     for number, one in enumerate(days):
         if number and one.previous and one.previous not in good:
             reason = f"a checkpoint between {days[number - 1].path.name} and {one.path.name} is not there"
-            findings.note("checkpoint", "missing", str(one.path.parent), reason)
+            findings.note("checkpoint", findings.gap, str(one.path.parent), reason)
     _unlisted(days, findings)
     return days
 

@@ -147,10 +147,9 @@ def _rows(base: sqlite3.Connection) -> Iterator[Row]:
     for seq, *values in base.execute(_READ):
         wanted = (str, str, str, str, bytes, str, str)
         typed = all(type(value) is kind for value, kind in zip(values, wanted, strict=True))
-        time, kind, identity, digest, signature, body, stored = values
-        texts = [one if isinstance(one, str) else "" for one in (time, kind, identity, digest, body, stored)]
-        blob = signature if isinstance(signature, bytes) else b""
-        yield Row(seq, *texts[:4], blob, *texts[4:], typed)
+        texts = [one if isinstance(one, str) else "" for one in values]
+        signature = values[4] if isinstance(values[4], bytes) else b""
+        yield Row(seq, texts[0], texts[1], texts[2], texts[3], signature, texts[5], texts[6], typed)
 
 
 def _check_entries(check: _Check, rows: Iterable[Row]) -> None:
@@ -208,7 +207,9 @@ def _compare_day(check: _Check, row: Row) -> None:
     if row.hash in good:
         return
     if name not in check.given:
-        check.findings.note("checkpoint", "missing", name, f"{name} is not there: the log (entry {row.seq}) names it")
+        check.findings.note(
+            "checkpoint", check.findings.gap, name, f"{name} is not there: the log (entry {row.seq}) names it"
+        )
     elif name in {one.path.name for one in check.days}:
         check.findings.note(
             "checkpoint", "altered", name, f"{name} is not the one that the log (entry {row.seq}) names"

@@ -51,6 +51,10 @@ def read_certificates(path: Path) -> list[Certificate]:
     found = _PEM.findall(content)
     if not found:
         raise BadCertificate(f"{path} holds no certificate in PEM form")
+    if any(
+        content.count(line) != len(found) for line in (b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----")
+    ):
+        raise BadCertificate(f"{path} holds a certificate that was changed or cut")
     return [_parsed(pem, path) for pem in found]
 
 
@@ -114,7 +118,7 @@ def _parsed(pem: bytes, path: Path) -> Certificate:
         subject = certificate.subject.rfc4514_string()
         der = certificate.public_bytes(Encoding.DER)
     except ValueError as error:
-        raise BadCertificate(f"{path} holds a certificate that cannot be read: {error}") from None
+        raise BadCertificate(f"{path} holds a certificate that was changed or cut: {error}") from None
     if not isinstance(public, RSAPublicKey):
         raise BadCertificate(f"{path} holds a certificate whose key is not an RSA key")
     key = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from .chain_check import Finding, Findings
-from .checkpoints import Checkpoint, check_checkpoints, is_checkpoint
+from .checkpoints import Checkpoint, check_checkpoints, is_checkpoint, is_lone_signature
 from .ledger_check import check_ledger, last_entry
 from .trust import CERTIFICATE, BadCertificate, Certificate, read_certificates, together, trusted
 from .verify_files import Checked, Job, Verdict, check, stems
@@ -39,7 +39,6 @@ class Report:
     findings: Findings
     certificates: dict[str, Certificate]
     keys: dict[str, int]
-    problems: list[str]
     days: list[Checkpoint]
 
     @property
@@ -68,10 +67,12 @@ class Survey:
 
     folders: dict[str, set[str] | None] = field(default_factory=dict)
     checkpoints: list[Path] = field(default_factory=list)
+    lone_signatures: list[Path] = field(default_factory=list)
     certificates: list[Path] = field(default_factory=list)
     bytes: int = 0
     whole: bool = False
-    problems: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    seen: set[tuple[int, int]] = field(default_factory=set)
 
 
 def verify(
@@ -88,11 +89,11 @@ def verify(
     pinned = [one for path in certificates for one in read_certificates(path)]
     end = last_entry(ledger) if ledger is not None else 0
     survey = survey_of(paths)
-    found = list(_certificates_in(survey))
-    known = {one.fingerprint: one for one in (*pinned, *found)}
-    keys = trusted(pinned, found) if pinned else {one.key: one.public for one in found}
-    findings = Findings()
+    findings = Findings("cannot be checked" if survey.unread else "missing")
     try:
+        found = list(_certificates_in(survey, findings, pinned))
+        known = {one.fingerprint: one for one in (*pinned, *found)}
+        keys = trusted(pinned, found) if pinned else {one.key: one.public for one in found}
         done = 0
         for count, one in enumerate(_checked(survey, keys), 1):
             findings.add(one)
@@ -102,16 +103,16 @@ def verify(
         if not pinned:
             keys = {name: keys[name] for name in together(list(known.values()), signers)}
             findings.distrust(keys)
-        days = check_checkpoints(survey.checkpoints, keys, findings)
+        days = check_checkpoints(survey.checkpoints, survey.lone_signatures, keys, findings)
         if ledger is not None:
             check_ledger(ledger, keys, findings, days, (path.name for path in survey.checkpoints), end)
         findings.judge(gaps=survey.whole)
-        for text in survey.problems:
+        for text in survey.unread:
             findings.note("folder", "cannot be checked", "", text)
     except BaseException:
         findings.close()
         raise
-    return Report(findings, known, signers, survey.problems, days)
+    return Report(findings, known, signers, days)
 
 
 def survey_of(paths: Iterable[Path]) -> Survey:
@@ -128,11 +129,15 @@ def survey_of(paths: Iterable[Path]) -> Survey:
 
 def _survey_tree(root: Path, survey: Survey) -> None:
     def failed(error: OSError) -> None:
-        survey.problems.append(f"{error.filename} cannot be read: {error.strerror}")
+        survey.unread.append(f"{error.filename} cannot be read: {error.strerror}")
 
-    for folder, below, names in os.walk(root, onerror=failed):
+    for folder, below, names in os.walk(root, onerror=failed, followlinks=True):
+        if not _is_new(folder, survey.seen):
+            below[:] = []  # a link leads here a second time, perhaps round in a circle
+            continue
         below[:] = sorted(name for name in below if not name.startswith("."))
         survey.folders[folder] = None
+        survey.lone_signatures += [Path(folder, name) for name in names if is_lone_signature(name, names)]
         for name in names:
             path = Path(folder, name)
             if name == CERTIFICATE:
@@ -141,6 +146,19 @@ def _survey_tree(root: Path, survey: Survey) -> None:
                 survey.checkpoints.append(path)
             else:
                 survey.bytes += _size(path)
+
+
+def _is_new(folder: str, seen: set[tuple[int, int]]) -> bool:
+    """Return whether a folder has not been looked at yet, by whatever name."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return True  # listing it says why
+    place = found.st_dev, found.st_ino
+    if place in seen:
+        return False
+    seen.add(place)
+    return True
 
 
 def _survey_file(path: Path, survey: Survey) -> None:
@@ -160,17 +178,27 @@ def _survey_file(path: Path, survey: Survey) -> None:
         survey.certificates.append(folder / CERTIFICATE)
 
 
-def _certificates_in(survey: Survey) -> Iterator[Certificate]:
-    """Yield the certificates that lie beside the recordings, each once; one that cannot be read is a problem."""
-    seen: set[str] = set()
+def _certificates_in(survey: Survey, findings: Findings, pinned: Sequence[Certificate]) -> Iterator[Certificate]:
+    """Yield the certificates that lie beside the recordings, each once. One that cannot be read, or that nobody's key
+    here has signed, is a finding.
+    """
+    found: dict[str, tuple[Certificate, Path]] = {}
     for path in survey.certificates:
         try:
             certificates = read_certificates(path)
-        except (OSError, BadCertificate) as error:
-            survey.problems.append(str(error))
-            continue
-        yield from (one for one in certificates if one.fingerprint not in seen)
-        seen |= {one.fingerprint for one in certificates}
+        except OSError as error:
+            findings.note("certificate", "cannot be checked", str(path), f"it cannot be read: {error.strerror}")
+        except BadCertificate as error:
+            findings.note("certificate", "cannot be checked", "", str(error))
+        else:
+            found = {one.fingerprint: (one, path) for one in certificates} | found
+    keys = {one.public for one in (*pinned, *(one for one, _ in found.values()))}
+    for one, path in found.values():
+        if any(one.vouched_by(public) for public in (one.public, *keys)):
+            yield one
+        else:
+            reason = f"the certificate {one.fingerprint} in it was changed: its signature is by no key that is here"
+            findings.note("certificate", "altered", str(path), reason)
 
 
 def _jobs(survey: Survey, keys: dict[str, bytes]) -> Iterator[Job]:
@@ -212,7 +240,12 @@ def _check_all(jobs: list[Job]) -> list[Checked]:
 
 def _names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return [entry.name for entry in entries if not entry.is_dir()]
+        return [entry.name for entry in entries if not entry.is_dir() and _leads_somewhere(entry)]
+
+
+def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
+    """Return whether it is a file or the link to one: what a link to nothing stands for is not there."""
+    return not entry.is_symlink() or os.path.exists(entry.path)
 
 
 def _size(path: Path) -> int:

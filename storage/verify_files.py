@@ -208,7 +208,8 @@ def _signed(job: Job, result: Checked, hashes: bytes, signature: bytes, actual: 
     if _hex(before.encode()) == seal.digest:
         why = f"{name} was changed; the files that it vouches for are as they were sealed"
         return replace(result, verdict="altered", file=name, reason=why)
-    return replace(result, verdict="altered", file=name, reason=f"{name} is not the hash file that was signed")
+    why = f"{name} is not the hash file that was signed in {vouching}: one of the two was changed"
+    return replace(result, verdict="altered", file=name, reason=why)
 
 
 def _compared(job: Job, result: Checked, hashes: bytes, digests: Mapping[str, tuple[str, int]]) -> Checked:

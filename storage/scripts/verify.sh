@@ -67,8 +67,8 @@ known() {
     [ -f "$1_hash.txt" ] || [ -f "$1_info.txt" ] || [ -f "$1$SIG" ]
 }
 
-# Certificates: one file each, with the key beside it. Without -c, the keys that certify each other are trusted, from the
-# first on; with -c, the keys in that file, and those that they certify.
+# Certificates: one file each, with the key beside it. Without -c, those keys are trusted that certify each other and
+# that signed most; with -c, the keys in that file, and those that they certify.
 read_certificates() {
     : > "$work/all"
     first=0
@@ -76,7 +76,7 @@ read_certificates() {
         cat "$pinned" >> "$work/all"
         first=$(grep -c 'BEGIN CERTIFICATE' "$pinned")
     fi
-    [ ! -r ./tapdeck-certificate.pem ] || cat ./tapdeck-certificate.pem >> "$work/all"
+    [ ! -f ./tapdeck-certificate.pem ] || [ ! -r ./tapdeck-certificate.pem ] || cat ./tapdeck-certificate.pem >> "$work/all"
     awk -v to="$work/certificate" '
         /-----BEGIN CERTIFICATE-----/ { n++; inside = 1 }
         inside { print > (to "." n) }
@@ -87,14 +87,30 @@ read_certificates() {
         one=$work/certificate.$n
         if openssl x509 -in "$one" -pubkey -noout > "$one.key" 2> /dev/null && certified_part "$one"; then
             certificates="$certificates $n"
+            bits=$(openssl pkey -pubin -in "$one.key" -noout -text 2> /dev/null | sed -n 's/.*(\([0-9]*\) bit.*/\1/p')
+            echo $(((${bits:-0} + 7) / 8)) > "$one.size"
             [ "$n" -gt "$first" ] || trusted="$trusted $n"
         else
-            say 'CANNOT BE CHECKED' "certificate $n cannot be read"
+            say 'CANNOT BE CHECKED' "certificate $n cannot be read: it was changed or cut"
             unknown=$((unknown + 1))
         fi
         n=$((n + 1))
     done
+    drop_changed
     join_certificates
+}
+
+# A certificate beside the recordings that nobody's key here has signed is not as it was made.
+drop_changed() {
+    good=
+    for one in $certificates; do
+        for other in $certificates; do
+            [ "$one" -gt "$first" ] && ! signed_by "$other" "$one" || { good="$good $one"; continue 2; }
+        done
+        say ALTERED "tapdeck-certificate.pem: certificate $((one - first)) in it was changed: its signature is by no key that is here"
+        altered=$((altered + 1))
+    done
+    certificates=$good
 }
 
 trusts() {
@@ -111,7 +127,40 @@ certified_part() {
 }
 
 join_certificates() {
-    [ -n "$pinned" ] || for one in $certificates; do trusted=$one; break; done
+    if [ -n "$pinned" ]; then
+        grow
+        return
+    fi
+    : > "$work/groups"
+    for start in $certificates; do
+        ! grep -q " $start " "$work/groups" || continue
+        trusted=$start
+        grow
+        printf ' %s \n' "$trusted" >> "$work/groups"
+    done
+    [ "$(wc -l < "$work/groups")" -le 1 ] || choose_group
+}
+
+# Several groups of keys that have nothing to do with each other: the one that signed most is taken for the recorder's.
+choose_group() {
+    signers=' '
+    for sig in ./*"$SIG"; do
+        hashes=${sig%"$SIG"}_hash.txt
+        [ -r "$sig" ] && [ -r "$hashes" ] || continue
+        signers="$signers$(signer "$sig" "$hashes") "
+    done
+    most=-1
+    while IFS= read -r group; do
+        count=0
+        for one in $signers; do
+            case $group in *" $one "*) count=$((count + 1)) ;; esac
+        done
+        [ "$count" -gt "$most" ] && most=$count trusted=$group
+    done < "$work/groups"
+}
+
+# Add the keys that the trusted ones certify and, without -c, those that certify them.
+grow() {
     more=yes
     while [ -n "$more" ]; do
         more=
@@ -127,9 +176,13 @@ join_certificates() {
     done
 }
 
+signed_by() {
+    verified "$work/certificate.$1.key" "$work/certificate.$2.signature" "$work/certificate.$2.body"
+}
+
 # Whether certificate $2 is signed with the key of certificate $1, or is for the same key.
 vouches() {
-    verified "$work/certificate.$1.key" "$work/certificate.$2.signature" "$work/certificate.$2.body" ||
+    signed_by "$1" "$2" ||
         cmp -s "$work/certificate.$1.key" "$work/certificate.$2.key"
 }
 
@@ -137,10 +190,15 @@ verified() {
     openssl dgst -sha256 -verify "$1" -signature "$2" "$3" > /dev/null 2>&1
 }
 
-# Which certificate's key signed the file $2 with the signature $1; prints nothing if none.
+size() {
+    wc -c < "$1" | tr -d ' '
+}
+
+# Which certificate's key signed the file $2 with the signature $1; prints nothing if none. OpenSSL would not look at
+# what stands behind a signature.
 signer() {
     for one in $certificates; do
-        if verified "$work/certificate.$one.key" "$1" "$2"; then
+        if [ "$(size "$1")" = "$(cat "$work/certificate.$one.size")" ] && verified "$work/certificate.$one.key" "$1" "$2"; then
             printf '%s' "$one"
             return
         fi
@@ -183,6 +241,12 @@ check_signature() {
 
 # The signature does not fit the hash file: say which of the two was changed, if that can be told.
 wrong_signature() {
+    sizes=' '
+    for one in $certificates; do sizes="$sizes$(cat "$work/certificate.$one.size") "; done
+    case $sizes in
+        *" $(size "./$stem$SIG") "*) ;;
+        *) alter "$stem$SIG was changed: it has $(size "./$stem$SIG") bytes and should have ${sizes# }"; return ;;
+    esac
     for other in ./*_hash.txt; do
         [ -f "$other" ] && [ "$other" != "./${stem}_hash.txt" ] && [ -n "$(signer "./$stem$SIG" "$other")" ] || continue
         other=${other#./}
@@ -200,7 +264,7 @@ wrong_signature() {
     fi
     for one in $certificates; do
         openssl pkeyutl -verifyrecover -pubin -inkey "$work/certificate.$one.key" -in "./$stem$SIG" > /dev/null 2>&1 || continue
-        alter "${stem}_hash.txt is not the hash file that was signed"
+        alter "${stem}_hash.txt is not the hash file that was signed in $stem$SIG: one of the two was changed"
         return
     done
     alter "$stem$SIG is no signature by a key whose certificate is here: it was changed, or made with another key"
@@ -253,8 +317,10 @@ row() {
     id=$(value RecordingId)
     [ -n "$id" ] || id=${stem##*_}
     hash= own=
-    [ -r "${stem}_hash.txt" ] && hash=$(digest "./${stem}_hash.txt")
-    [ -r "$stem$SIG" ] && own=$(openssl base64 -A -in "./$stem$SIG")
+    [ ! -f "${stem}_hash.txt" ] || hash='?'
+    [ ! -f "$stem$SIG" ] || own='?'
+    [ ! -r "${stem}_hash.txt" ] || [ -z "$hash" ] || hash=$(digest "./${stem}_hash.txt")
+    [ ! -r "$stem$SIG" ] || [ -z "$own" ] || own=$(openssl base64 -A -in "./$stem$SIG")
     printf "%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s\n" "$number" "$verdict" "$(safe "$id")" "$hash" "$own" \
         "$(safe "$(value PreviousRecording)")" "$(safe "$(value PreviousSignature)")" "$(safe "$(value SealedAt)")" \
         "$(safe "$stem")" "$(safe "$why")" >> "$work/table"
@@ -262,6 +328,12 @@ row() {
 
 # The checkpoints of the days; what they name goes into a list: Recording or Tombstone, id, hash, checkpoint.
 checkpoints() {
+    for sig in ./tapdeck-day-????-??-??.SHA256withRSA.sig; do
+        file=${sig%.SHA256withRSA.sig}.txt
+        [ -f "$sig" ] && [ ! -f "$file" ] || continue
+        say ALTERED "${file#./} is not there, but its signature is"
+        altered=$((altered + 1))
+    done
     for file in ./tapdeck-day-*.txt; do
         [ -f "$file" ] || continue
         sig=${file%.txt}.SHA256withRSA.sig file=${file#./}
@@ -271,7 +343,12 @@ checkpoints() {
             continue
         fi
         by=$(signer "$sig" "./$file")
-        if [ -n "$by" ] && trusts "$by"; then
+        day=$(sed -n 's/^Day: *//p' "./$file" | head -n 1)
+        if [ -n "$by" ] && trusts "$by" && [ "$file" != "tapdeck-day-$day.txt" ]; then
+            say ALTERED "$file: it was renamed: it is the checkpoint of $day"
+            altered=$((altered + 1))
+            continue
+        elif [ -n "$by" ] && trusts "$by"; then
             say intact "$file"
             awk -v OFS="$tab" -v by="$file" '/^(Recording|Tombstone): / {
                 sub(/:$/, "", $1); print $1, $3, $4, by }' "./$file" >> "$work/named"
@@ -292,7 +369,7 @@ chain() {
         }
         { n++; verdict[n] = $2; id[n] = $3; hash[n] = $4; own[n] = $5; previous[n] = $6; before[n] = $7; sealed[n] = $8
           name[n] = $9; why[n] = $10
-          if ($3 in place && hash[place[$3]] != $4) twice[$3] = 1
+          if ($3 in place && hash[place[$3]] != $4 && $2 == "intact" && verdict[place[$3]] == "intact") twice[$3] = 1
           if (!($3 in place) || $2 == "intact") place[$3] = n }
         function alter(i, text) { if (verdict[i] != "altered") { verdict[i] = "altered"; why[i] = text } }
         END {

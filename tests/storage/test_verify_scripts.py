@@ -17,7 +17,7 @@ from tests.support.sealed import ENDINGS, SIG, Box, flip, part, remove
 
 SCRIPTS = Path(str(files("tapdeck.storage") / "scripts"))
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "ash": ["busybox", "ash"]}
-TOOLS = ("sh", "openssl", "sha256sum", "awk", "sed", "tr", "cut", "grep", "sort", "head", "tail", "cmp", "cat")
+TOOLS = ("sh", "openssl", "sha256sum", "awk", "sed", "tr", "wc", "cut", "grep", "sort", "head", "tail", "cmp", "cat")
 MORE = ("mkdir", "rm", "dirname")
 
 

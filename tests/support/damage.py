@@ -71,6 +71,35 @@ def _resign(scene: Scene, certificate: bool = False) -> None:
         pem.write_bytes(pem.read_bytes() + scene.stranger.certificate.read_bytes())
 
 
+def _resign_first(scene: Scene) -> None:
+    """Sign with another key, and put its certificate before the recorder's."""
+    _resign(scene)
+    pem = scene.folder / "tapdeck-certificate.pem"
+    pem.write_bytes(scene.stranger.certificate.read_bytes() + pem.read_bytes())
+
+
+def copy_under_another_name(scene: Scene) -> Path:
+    """Add a copy of a recording under another name, and have its hash file name its files."""
+    stem, copy = scene.stems[2], scene.stems[2].with_name("copied_" + IDS[2])
+    for ending in sealed.ENDINGS:
+        part(copy, ending).write_bytes(part(stem, ending).read_bytes())
+    change(part(copy, "_hash.txt"), lambda text: text.replace(stem.name.encode(), copy.name.encode()))
+    return copy
+
+
+def _link_to_nothing(ending: str) -> Callable[[Scene], None]:
+    def link(scene: Scene) -> None:
+        part(scene.stems[2], ending).unlink()
+        part(scene.stems[2], ending).symlink_to("nothing")
+
+    return link
+
+
+def _folder_in_place_of_sound(scene: Scene) -> None:
+    part(scene.stems[2], ".wav").unlink()
+    part(scene.stems[2], ".wav").mkdir()
+
+
 def _insert(scene: Scene) -> None:
     """Add a recording that names a true one before it, signed with another key."""
     before = base64.b64encode(part(scene.stems[2], SIG).read_bytes()).decode()
@@ -143,4 +172,14 @@ DAMAGES = (
     Damage("inserted", _insert, {"inserted00": ("altered", f"inserted00{SIG} is no signature by a key whose")}),
     Damage("signed with another key", _resign, _altered(2, "made with another key")),
     Damage("other key and certificate", lambda s: _resign(s, True), _altered(2, "signed with another key")),
+    Damage("other key, its certificate first", _resign_first, _altered(2, "signed with another key")),
+    Damage(
+        "longer signature",
+        lambda s: change(part(s.stems[2], SIG), lambda text: text + b"x"),
+        _altered(2, "385 bytes and should have 384"),
+        by_hand=True,
+    ),
+    Damage("link to nothing", _link_to_nothing(".wav"), _altered(2, ".wav is not there")),
+    Damage("hash file that leads nowhere", _link_to_nothing("_hash.txt"), _altered(2, "_hash.txt is not there, but")),
+    Damage("folder in place of sound", _folder_in_place_of_sound, _altered(2, ".wav is not there")),
 )
