@@ -1,6 +1,7 @@
 """`tapdeck verify`: prove that recordings are as they were sealed, and that none is missing."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,10 @@ def _as_text(report: Report) -> Iterator[str]:
     if report.findings.copies:
         yield f"{report.findings.copies:>9,}  of these are copies of others"
     yield from _days(report)
+    if report.findings.begins:
+        yield f"           the chain begins with {for_terminal(report.findings.begins, 1000)}"
+    for day, number in _elsewhere(report).items():
+        yield f"{number:>9,}  of {for_terminal(day)} are named and lie in the folder of that day, which was not given"
     yield ""
     for one in report.certificates.values():
         yield f"certificate {one.fingerprint}  {for_terminal(one.subject)}: {report.keys.get(one.key, 0):,} signed"
@@ -132,6 +137,11 @@ def _days(report: Report) -> Iterator[str]:
         time, day = max(stamped)
         yield f"{len(stamped):>9,}  of these are time-stamped, that of {day} at {time:%Y-%m-%d %H:%M:%S} UTC"
         yield "           (whose they are is not checked here: `openssl ts -verify`, see docs/compliance.md)"
+
+
+def _elsewhere(report: Report) -> dict[str, int]:
+    """Return of how many recordings it is known only that they lie in the folder of another day."""
+    return dict(sorted(Counter(report.findings.elsewhere.values()).items()))
 
 
 def _line(finding: Finding) -> str:
@@ -152,6 +162,8 @@ def _as_json(report: Report) -> Iterator[str]:
         "recordings": report.counts,
         "copies": report.findings.copies,
         "checkpoints": {one.day: one.stamp.isoformat(timespec="seconds") if one.stamp else None for one in report.days},
+        "begins": report.findings.begins,
+        "elsewhere": _elsewhere(report),
         "bytes": report.findings.size(),
         "certificates": certificates,
         "verdict": report.worst,

@@ -20,9 +20,10 @@ _TABLES = f"""
 CREATE TABLE recording ({", ".join(_COLUMNS)});
 CREATE TABLE found (digest, name, recording INTEGER);
 CREATE TABLE wanted (digest, name, recording INTEGER);
-CREATE TABLE named (id, hash, place);
+CREATE TABLE named (id, hash, place, day);
 CREATE TABLE tombstone (id PRIMARY KEY, hash) WITHOUT ROWID;
 CREATE TABLE missing (id PRIMARY KEY, reason) WITHOUT ROWID;
+CREATE TABLE checkpoint (day);
 CREATE TABLE note (kind, verdict, path, reason);
 CREATE INDEX recording_id ON recording (id);
 CREATE INDEX recording_hash ON recording (hash);
@@ -49,11 +50,14 @@ class Finding:
 
 class Findings:
     """Collects what was checked, and then judges recordings by each other. `gap` is the verdict on what is not there:
-    where something could not be read, it may lie there.
+    where something could not be read, it may lie there. `elsewhere` are recordings that lie in the folders of days
+    which were not given: id and day. `begins` says where the chain begins in the midst of a longer one.
     """
 
     def __init__(self, gap: Verdict = "missing") -> None:
         self.gap: Verdict = gap
+        self.elsewhere: dict[str, str] = {}
+        self.begins = ""
         self._base = sqlite3.connect("")  # a file of its own that nobody else sees, gone with the process
         self._base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _TABLES)
         self.copies = 0
@@ -71,9 +75,15 @@ class Findings:
             rows = [(digest, _plain(name), number) for name, digest in pairs]
             self._base.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", rows)
 
-    def name(self, identity: str, digest: str, place: str) -> None:
-        """Note that a checkpoint or the log names a recording and its hash file's hash."""
-        self._base.execute("INSERT INTO named VALUES (?, ?, ?)", tuple(map(_plain, (identity, digest, place))))
+    def name(self, identity: str, digest: str, place: str, day: str) -> None:
+        """Note that a checkpoint or the log names a recording, its hash file's hash, and the day on which the call
+        began, which is empty if all days are given.
+        """
+        self._base.execute("INSERT INTO named VALUES (?, ?, ?, ?)", tuple(map(_plain, (identity, digest, place, day))))
+
+    def checkpoint(self, day: str) -> None:
+        """Note that there is the checkpoint of a day."""
+        self._base.execute("INSERT INTO checkpoint VALUES (?)", (_plain(day),))
 
     def tombstone(self, identity: str, digest: str) -> None:
         """Note that a recording was deleted, and that this was written down."""
@@ -111,6 +121,7 @@ class Findings:
         self._forks()
         if gaps:
             self._gaps()
+            self._new_chains()
 
     def counts(self) -> dict[str, int]:
         """Return how many recordings there are of each verdict, those that are missing too."""
@@ -254,24 +265,66 @@ class Findings:
 
     def _gaps(self) -> None:
         """Recordings that intact ones, checkpoints or the log name, and that are not there."""
-        near = Neighbours({folder for (folder,) in self.rows("SELECT DISTINCT folder FROM recording")})
-        query = """SELECT previous, stem, folder, sealed FROM recording one WHERE verdict = 'intact' AND previous != ''
-            AND NOT EXISTS (SELECT 1 FROM recording other WHERE other.id = one.previous)
+        days = self._days()
+        near = Neighbours()
+        query = """SELECT previous, previous_day, stem, folder, sealed FROM recording one WHERE verdict = 'intact'
+            AND previous != '' AND NOT EXISTS (SELECT 1 FROM recording other WHERE other.id = one.previous)
             AND NOT EXISTS (SELECT 1 FROM tombstone WHERE id = one.previous)"""
-        for previous, stem, folder, sealed in self.rows(query):
+        for previous, day, stem, folder, sealed in self.rows(query):
             before = self.rows(
                 "SELECT stem FROM recording WHERE verdict = 'intact' AND sealed < ? ORDER BY sealed DESC LIMIT 1",
                 sealed,
             )
-            if before and not near.hold(folder, previous):
+            if not before:
+                of_day = f" of {day}" if day else ""
+                self.begins = (
+                    f"{stem}; nothing is said of {previous}{of_day}, sealed before it, and what was before that"
+                )
+            else:
                 reason = f"{stem} names it as sealed before itself; the gap is between {before[0][0]} and {stem}"
-                self.missing(previous, reason)
-        query = """SELECT id, place FROM named WHERE NOT EXISTS (SELECT 1 FROM recording WHERE recording.id = named.id)
+                self._absent(previous, day, reason, near, [folder], days)
+        query = """SELECT id, day, place FROM named WHERE NOT EXISTS
+            (SELECT 1 FROM recording WHERE recording.id = named.id)
             AND NOT EXISTS (SELECT 1 FROM tombstone WHERE tombstone.id = named.id) ORDER BY named.rowid"""
         folders = [folder for (folder,) in self.rows("SELECT DISTINCT folder FROM recording")]
-        for identity, place in self.rows(query):
-            if not any(near.hold(folder, identity) for folder in folders):
-                self.missing(identity, f"{place} names it")
+        for identity, day, place in self.rows(query):
+            self._absent(identity, day, f"{place} names it", near, folders, days)
+
+    def _new_chains(self) -> None:
+        """A recording that names none before it, though the same key sealed others earlier: not merely by the clock,
+        which may have been set back, but such as do not go on from this one.
+        """
+        query = """SELECT one.folder, one.stem, (
+                SELECT stem FROM recording before WHERE before.key = one.key AND before.verdict = 'intact'
+                AND before.sealed < one.sealed ORDER BY before.sealed DESC LIMIT 1
+            ) AS last
+            FROM recording one WHERE one.verdict = 'intact' AND one.previous = '' AND last IS NOT NULL
+            AND EXISTS (SELECT 1 FROM recording head WHERE head.verdict = 'intact' AND head.sealed < one.sealed
+                AND head.id != one.id AND NOT EXISTS (SELECT 1 FROM recording two WHERE two.id = head.previous))"""
+        for folder, stem, last in self.rows(query):
+            reason = f"a new chain begins here: whether any were removed between {last} and {stem} cannot be told"
+            self.note("chain", "cannot be checked", str(Path(folder, stem)), reason)
+
+    def _days(self) -> tuple[str, str]:
+        """Return the first and the last day of what was given."""
+        query = """SELECT min(day), max(day) FROM (SELECT day FROM recording WHERE day != ''
+            UNION SELECT day FROM checkpoint)"""
+        first, last = self.rows(query)[0]
+        return first or "", last or ""
+
+    def _absent(
+        self, identity: str, day: str, reason: str, near: "Neighbours", folders: Iterable[str], days: tuple[str, str]
+    ) -> None:
+        """A recording is not there. If its call began before or after the days that were given, it lies in the folder
+        of its own day: only where that is beside these ones can it be said to be missing.
+        """
+        if any(near.hold(folder, identity) for folder in folders):
+            return
+        known = bool(day and all(days)) and not days[0] <= day <= days[1]
+        if known and not any(near.has(folder, day) for folder in folders):
+            self.elsewhere[identity] = day
+        else:
+            self.missing(identity, reason)
 
 
 def _plain(value: Any) -> Any:
@@ -286,18 +339,22 @@ class Neighbours:
     next day, but lies in the folder of its own.
     """
 
-    def __init__(self, seen: set[str]) -> None:
-        self._seen = {os.path.abspath(folder) for folder in seen}
+    def __init__(self) -> None:
         self._ids: dict[Path, frozenset[str]] = {}
 
     def hold(self, folder: str, identity: str) -> bool:
         """Return whether a recording of this id lies in the folder of the day before or after."""
-        return any(identity in self._in(day) for day in _days_beside(Path(os.path.abspath(folder))))
+        return any(identity in self._in(day) for day in days_beside(Path(os.path.abspath(folder))))
+
+    def has(self, folder: str, day: str) -> bool:
+        """Return whether there is the folder of this day beside another's."""
+        beside = Path(os.path.abspath(folder))
+        return bool(days_beside(beside)) and Path(*beside.parts[:-3], *day.split("-")).is_dir()
 
     def _in(self, folder: Path) -> frozenset[str]:
         if folder not in self._ids:
             try:
-                names = os.listdir(folder) if str(folder) not in self._seen else []
+                names = os.listdir(folder)
             except OSError:
                 names = []
             ends = (name.removesuffix(HASH).rpartition("_")[2] for name in names if name.endswith(HASH))
@@ -305,7 +362,7 @@ class Neighbours:
         return self._ids[folder]
 
 
-def _days_beside(folder: Path) -> list[Path]:
+def days_beside(folder: Path) -> list[Path]:
     """Return the folders of the day before and after `.../2026/11/24`, none if it is not named like that."""
     try:
         day = date.fromisoformat("-".join(folder.parts[-3:]))

@@ -20,7 +20,9 @@ _NAME = re.compile(r"tapdeck-day-(\d{4}-\d\d-\d\d)")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A recording or a tombstone of the log: its entry's number, the id, the hash of the hash file."""
+    """A recording or a tombstone of the log: its entry's number, the id, the hash of the hash file; or `OtherDay` with
+    the day on which the call began, if that was another.
+    """
 
     kind: str
     seq: int

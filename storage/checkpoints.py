@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from .chain_check import Findings
+from .chain_check import Findings, days_beside
 from .parcel import INFO
 from .timestamp import StampError, stamped
 from .verify_files import NO_KEY, open_seal, read_small, seconds
@@ -19,8 +19,9 @@ _NAME = re.compile(r"tapdeck-day-\d{4}-\d\d-\d\d\.txt")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that is as it was signed. `listed` are lines of `Recording` and `Tombstone`: kind, id, hash. `until`
-    is when its day was over, in seconds since the epoch, `stamp` when an authority saw it (RFC 3161).
+    """A checkpoint that is as it was signed. `listed` are lines of `Recording` and `Tombstone`: kind, id, hash;
+    `other_day` has, by id, the day of calls that began on another. `until` is when its day was over, in seconds since
+    the epoch, `stamp` when an authority saw it (RFC 3161).
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Checkpoint:
     last: int = 0
     link: str = ""
     listed: list[tuple[str, str, str]] = field(default_factory=list)
+    other_day: dict[str, str] = field(default_factory=dict)
 
 
 def is_checkpoint(name: str) -> bool:
@@ -62,26 +64,42 @@ def check_checkpoints(
             if kind == "Tombstone":
                 findings.tombstone(identity, digest)
             else:
-                findings.name(identity, digest, one.path.name)
-        good[one.digest] = replace(one, listed=[])  # years of days need not stay in memory
+                findings.name(identity, digest, one.path.name, one.other_day.get(identity, one.day))
+        findings.checkpoint(one.day)
+        good[one.digest] = replace(one, listed=[], other_day={})  # years of days need not stay in memory
     days = sorted(good.values(), key=lambda one: (one.sealed, one.day))
     for number, one in enumerate(days):
-        if number and one.previous and one.previous not in good:
+        if number and one.previous and one.previous not in good and not _lies_beside(one):
             reason = f"a checkpoint between {days[number - 1].path.name} and {one.path.name} is not there"
             findings.note("checkpoint", findings.gap, str(one.path.parent), reason)
     _unlisted(days, findings)
     return days
 
 
+def _lies_beside(one: Checkpoint) -> bool:
+    """Return whether the checkpoint that this one names lies in the folder of a day beside its own."""
+    paths = (path for day in days_beside(one.path.parent.absolute()) for path in day.glob("tapdeck-day-*.txt"))
+    for path in paths:
+        try:
+            if hashlib.sha256(read_small(path, MAX_SIZE)).hexdigest() == one.previous:
+                return True
+        except OSError:
+            continue
+    return False
+
+
 def parse(path: Path, content: bytes) -> Checkpoint:
     """Return what a checkpoint says. Raises ValueError."""
     values: dict[str, str] = {}
-    listed = []
+    listed, other_day = [], {}
     for line in content.decode().splitlines():
         key, _, value = line.partition(":")
         if key in ("Recording", "Tombstone"):
             _, identity, digest = value.split()
             listed.append((key, identity, digest))
+        elif key == "OtherDay":
+            _, identity, day = value.split()
+            other_day[identity] = day
         else:
             values.setdefault(key, value.strip())
     return Checkpoint(
@@ -94,6 +112,7 @@ def parse(path: Path, content: bytes) -> Checkpoint:
         last=int(values.get("LedgerTo") or 0),
         link=values.get("LedgerLink", ""),
         listed=listed,
+        other_day=other_day,
     )
 
 

@@ -143,7 +143,7 @@ class DayClose:
             downtimes=list(self._downtimes(since, until)),
             uncounted=counts.gaps_of(day),
         )
-        return render(made, _lines(entries)), last
+        return render(made, [*_lines(entries), *_elsewhere(entries, day)]), last
 
     def _entries(self, first: int, until: int) -> Iterator[Entry]:
         """Yield the entries of the log from this one to the last that is from before `until`, without a gap: also one
@@ -221,6 +221,13 @@ class Folders:
 def _lines(entries: Sequence[Entry]) -> Iterator[Line]:
     kinds = {"recording": "Recording", "tombstone": "Tombstone"}
     return (Line(kinds[one.kind], one.seq, one.id, one.hash) for one in entries if one.kind in kinds)
+
+
+def _elsewhere(entries: Sequence[Entry], day: date) -> Iterator[Line]:
+    """Yield the day of each recording of a call that had begun on another: it lies in that day's folder."""
+    for one in entries:
+        if one.kind == "recording" and one.facts.get("day", day.isoformat()) != day.isoformat():
+            yield Line("OtherDay", one.seq, one.id, str(one.facts["day"]))
 
 
 def _calls(captured: Mapping[str, int], entries: Sequence[Entry]) -> dict[str, int]:

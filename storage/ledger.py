@@ -207,9 +207,9 @@ class Ledger:
             row = (pending.id, pending.sealed_at, pending.previous_id, pending.previous_signature)
             self._base.execute("INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?)", (*row, pending.late, pending.spool))
 
-    def finish(self, pending: Pending, digest: str, signature: bytes) -> None:
-        """A recording is sealed: its files are there, durably."""
-        facts = {"previous": pending.previous_id} | ({"late": True} if pending.late else {})
+    def finish(self, pending: Pending, digest: str, signature: bytes, day: str) -> None:
+        """A recording of a call that began on this day is sealed: its files are there, durably."""
+        facts = {"previous": pending.previous_id, "day": day} | ({"late": True} if pending.late else {})
         with self._transaction():
             self._add(New("recording", pending.id, digest, signature, facts, pending.sealed_at))
             self._base.execute("DELETE FROM pending WHERE id = ?", (pending.id,))

@@ -190,7 +190,7 @@ def _take(check: _Check, row: Row) -> None:
     new = row.seq > check.end
     if row.kind == "recording":
         if not new or check.findings.holds(row.id):
-            check.findings.name(row.id, row.hash, f"the log (entry {row.seq}, {row.time})")
+            check.findings.name(row.id, row.hash, f"the log (entry {row.seq}, {row.time})", "")
     elif row.kind == "tombstone" and row.is_genuine(check.keys):
         check.findings.tombstone(row.id, row.hash)
     elif row.kind == "removal" and not check.findings.holds(row.id):

@@ -260,7 +260,8 @@ class Archive:
             if there is not None:
                 names = tuple(path.parent / name for name in there)
             else:
-                with signing.sealing(result.id, folder, path.name) as seal:
+                day = self.naming.zone.iso(planned.ended.started)[:10]
+                with signing.sealing(result.id, folder, path.name, day) as seal:
                     names = self._write(result, path, kept, sound, seal, seal.lines)
                     names += tuple(path.parent / name for name in seal.publish())
         except (OSError, WavTooLong) as error:

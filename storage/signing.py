@@ -120,9 +120,9 @@ class Signing:
         return [f"{stem}{ending}" for ending in ENDINGS if (folder / f"{stem}{ending}").exists()]
 
     @contextmanager
-    def sealing(self, identity: str, folder: Path, stem: str) -> Iterator["Seal"]:
-        """Begin to seal a recording: write its files to what `Seal.open` gives, then `Seal.publish` it. If that raises
-        an Exception nothing of it is left. Raises KeyLocked, OSError.
+    def sealing(self, identity: str, folder: Path, stem: str, day: str) -> Iterator["Seal"]:
+        """Begin to seal a recording of a call that began on this day (ISO 8601): write its files to what `Seal.open`
+        gives, then `Seal.publish` it. If that raises an Exception nothing of it is left. Raises KeyLocked, OSError.
         """
         key = self.ready()
         self.certify(folder, key)
@@ -135,7 +135,7 @@ class Signing:
             self.ledger.begin(pending)
         self.at("pending")
         with AtomicBatch() as batch:
-            seal = Seal(self, key, pending, folder, stem, resumed, batch, batch.add(folder))
+            seal = Seal(self, key, pending, folder, stem, day, resumed, batch, batch.add(folder))
             try:
                 yield seal
             except Exception:
@@ -184,6 +184,7 @@ class Seal:
     _pending: Pending
     _folder: Path
     _stem: str
+    _day: str
     _resumed: bool
     _batch: AtomicBatch
     _member: AtomicFiles
@@ -194,9 +195,11 @@ class Seal:
     def lines(self) -> info.Pairs:
         """What the info file says of the seal."""
         pending = self._pending
+        before = self._signing.ledger.recording(pending.previous_id)
         lines = [
             ("SealedAt", pending.sealed_at),
             ("PreviousRecording", pending.previous_id),
+            ("PreviousDay", str(before.facts.get("day", "")) if before else ""),
             ("PreviousSignature", one_line(pending.previous_signature)),
             ("SealedBy", self._key.fingerprint),
         ]
@@ -230,7 +233,7 @@ class Seal:
                 self._clear()
                 self._give_names()
         at("published")
-        self._signing.ledger.finish(self._pending, sha256(hashes), signature)
+        self._signing.ledger.finish(self._pending, sha256(hashes), signature, self._day)
         at("logged")
         return names
 

@@ -49,8 +49,8 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What was found. Digests are SHA-256 in hex, of the hash file, of the signature, of the signature that the info
-    file says came before; `signed` is what the signature is over; `sealed` in seconds since the epoch. `found` and
-    `wanted` are names and digests of files whose place may have been changed.
+    file says came before; days are those on which the calls began; `signed` is what the signature is over; `sealed` in
+    seconds since the epoch. `found` and `wanted` are names and digests of files whose place may have been changed.
     """
 
     folder: str
@@ -63,7 +63,9 @@ class Checked:
     signature: str = ""
     signed: str = ""
     key: str = ""
+    day: str = ""
     previous: str = ""
+    previous_day: str = ""
     previous_signature: str = ""
     sealed: float = 0.0
     bytes: int = 0
@@ -167,7 +169,9 @@ def _described(job: Job) -> Checked:
     return replace(
         result,
         id=pairs.get("RecordingId", "") or job.stem.rpartition("_")[2],
+        day=pairs.get("Datetime", "")[:10],
         previous=pairs.get("PreviousRecording", ""),
+        previous_day=pairs.get("PreviousDay", ""),
         previous_signature=_hex(decoded) if before else "",
         sealed=seconds(pairs.get("SealedAt", "")),
     )

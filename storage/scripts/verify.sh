@@ -311,7 +311,8 @@ value() {
     sed -n "s/^$1: *//p" "./${stem}_info.txt" 2> /dev/null | head -n 1
 }
 
-# number, verdict, id, hash of the hash file, signature, previous id, previous signature, time of sealing, name, why
+# number, verdict, id, hash of the hash file, signature, previous id, previous signature, time of sealing, name, day,
+# previous day, why
 row() {
     number=$((number + 1))
     id=$(value RecordingId)
@@ -321,12 +322,14 @@ row() {
     [ ! -f "$stem$SIG" ] || own='?'
     [ ! -r "${stem}_hash.txt" ] || [ -z "$hash" ] || hash=$(digest "./${stem}_hash.txt")
     [ ! -r "$stem$SIG" ] || [ -z "$own" ] || own=$(openssl base64 -A -in "./$stem$SIG")
-    printf "%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s\n" "$number" "$verdict" "$(safe "$id")" "$hash" "$own" \
+    day=$(value Datetime | cut -c 1-10)
+    printf "%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s$tab%s\n" "$number" "$verdict" "$(safe "$id")" "$hash" "$own" \
         "$(safe "$(value PreviousRecording)")" "$(safe "$(value PreviousSignature)")" "$(safe "$(value SealedAt)")" \
-        "$(safe "$stem")" "$(safe "$why")" >> "$work/table"
+        "$(safe "$stem")" "$(safe "$day")" "$(safe "$(value PreviousDay)")" "$(safe "$why")" >> "$work/table"
 }
 
-# The checkpoints of the days; what they name goes into a list: Recording or Tombstone, id, hash, checkpoint.
+# The checkpoints of the days; what they name goes into a list: Recording, Tombstone or OtherDay, id, hash or day, the
+# checkpoint, its day.
 checkpoints() {
     for sig in ./tapdeck-day-????-??-??.SHA256withRSA.sig; do
         file=${sig%.SHA256withRSA.sig}.txt
@@ -350,8 +353,8 @@ checkpoints() {
             continue
         elif [ -n "$by" ] && trusts "$by"; then
             say intact "$file"
-            awk -v OFS="$tab" -v by="$file" '/^(Recording|Tombstone): / {
-                sub(/:$/, "", $1); print $1, $3, $4, by }' "./$file" >> "$work/named"
+            awk -v OFS="$tab" -v by="$file" -v day="$day" '/^(Recording|Tombstone|OtherDay): / {
+                sub(/:$/, "", $1); print $1, $3, $4, by, day }' "./$file" >> "$work/named"
             continue
         fi
         say ALTERED "$file: it, or its signature, was changed, or it was signed with another key"
@@ -363,14 +366,28 @@ checkpoints() {
 chain() {
     awk -F "$tab" -v OFS="$tab" -v whole="$1" '
         FILENAME ~ /named$/ {
+            span($5)
             if ($1 == "Tombstone") explained[$2] = 1
-            else { said[$2] = $3; by[$2] = $4 }
+            else if ($1 == "OtherDay") of[$2] = $3
+            else { said[$2] = $3; by[$2] = $4; of[$2] = $5 }
             next
         }
-        { n++; verdict[n] = $2; id[n] = $3; hash[n] = $4; own[n] = $5; previous[n] = $6; before[n] = $7; sealed[n] = $8
-          name[n] = $9; why[n] = $10
+        { span($10)
+          n++; verdict[n] = $2; id[n] = $3; hash[n] = $4; own[n] = $5; previous[n] = $6; before[n] = $7; sealed[n] = $8
+          name[n] = $9; of_previous[n] = $11; why[n] = $12
           if ($3 in place && hash[place[$3]] != $4 && $2 == "intact" && verdict[place[$3]] == "intact") twice[$3] = 1
           if (!($3 in place) || $2 == "intact") place[$3] = n }
+        # The first and the last day that this folder speaks of.
+        function span(day) {
+            if (day !~ /^[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]$/) return
+            if (first == "" || day < first) first = day
+            if (day > latest) latest = day
+        }
+        # A recording is not here: it lies in the folder of the day on which its call began.
+        function absent(id, day, text) {
+            gone[id] = text
+            if (day != "" && first != "" && (day < first || day > latest)) day_of[id] = day
+        }
         function alter(i, text) { if (verdict[i] != "altered") { verdict[i] = "altered"; why[i] = text } }
         END {
             for (i = 1; i <= n; i++) {
@@ -390,7 +407,7 @@ chain() {
                     last = 0
                     for (j = 1; j <= n; j++)
                         if (verdict[j] == "intact" && sealed[j] < sealed[i] && (!last || sealed[j] > sealed[last])) last = j
-                    if (last) gone[p] = name[i] " names it as sealed before itself; the gap is between " name[last] " and " name[i]
+                    if (last) absent(p, of_previous[i], name[i] " names it as sealed before itself; the gap is between " name[last] " and " name[i])
                 }
                 if (p in follower && id[follower[p]] != id[i]) {
                     other = follower[p]
@@ -406,22 +423,37 @@ chain() {
                     q = place[i]
                     if (verdict[q] == "cannot be checked" && (own[q] == "" || hash[q] == ""))
                         later[q] = "its seal was removed: " by[i] " names it"
-                } else if (whole && !(i in explained) && !(i in gone)) gone[i] = by[i] " names it"
+                } else if (whole && !(i in explained) && !(i in gone)) absent(i, of[i], by[i] " names it")
             }
             for (i in later) alter(i, later[i])
             for (i = 1; i <= n; i++) print verdict[i], name[i], why[i]
-            for (i in gone) print "missing", i, gone[i]
+            for (i in gone) print "missing", i, gone[i], day_of[i]
+            for (i = 1; i <= n; i++) {
+                if (verdict[i] != "intact" || previous[i] != "") continue
+                last = other = 0
+                for (j = 1; j <= n; j++) {
+                    if (verdict[j] != "intact" || sealed[j] >= sealed[i] || id[j] == id[i]) continue
+                    if (!last || sealed[j] > sealed[last]) last = j
+                    if (!(previous[j] in place)) other = j  # it does not go on from this one, whatever the clock said
+                }
+                if (other) print "cannot be checked", name[i], "a new chain begins here: whether any were removed between " \
+                    name[last] " and " name[i] " cannot be told"
+            }
         }' "$work/named" "$work/table"
 }
 
 report() {
     chain "$1" > "$work/verdicts"
-    while IFS="$tab" read -r verdict name why; do
+    while IFS="$tab" read -r verdict name why day; do
         case $verdict in
             intact) intact=$((intact + 1)); say intact "$name" ;;
             altered) altered=$((altered + 1)); say ALTERED "$name: $why" ;;
             missing)
                 near_days "$name" && continue
+                if [ -n "$day" ] && [ ! -d "../../../$(printf '%s' "$day" | tr - /)" ]; then
+                    say elsewhere "$name: it lies in the folder of $day, where its call began: that is not here"
+                    continue
+                fi
                 missing=$((missing + 1)); say MISSING "$name: $why" ;;
             *) unknown=$((unknown + 1)); say 'CANNOT BE CHECKED' "$name: $why" ;;
         esac

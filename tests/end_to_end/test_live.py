@@ -187,7 +187,7 @@ def test_live_and_offline_give_the_same_sound(tmp_path: Path) -> None:
         assert differing(live.info, other.info) <= {"Recorder", *SEALED}
 
 
-SEALED = ("SealedAt", "PreviousRecording", "PreviousSignature", "SealedBy")
+SEALED = ("SealedAt", "PreviousRecording", "PreviousDay", "PreviousSignature", "SealedBy")
 """What a box seals, a run over a capture file does not, unless it is told to."""
 
 

@@ -211,7 +211,7 @@ def test_what_is_being_sealed_comes_first(box: Box) -> None:
     pending = Pending("bbbb", box.iso("2026-11-24 23:59:59"), "aaaa", b"")
     box.ledger.begin(pending)
     assert box.close_all("2026-11-25 00:00:10") == []
-    box.ledger.finish(pending, HASH, b"")
+    box.ledger.finish(pending, HASH, b"", "2026-11-24")
     (path,) = box.close_all("2026-11-25 00:00:10")
     assert [line.split()[1] for line in values(path, "Recording")] == ["aaaa", "bbbb"]
 

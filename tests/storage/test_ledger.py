@@ -90,7 +90,7 @@ def test_a_sealing_is_under_way_until_it_is_finished(path: Path) -> None:
     ledger.close()
     ledger = Ledger(path)
     assert ledger.pending() == pending
-    ledger.finish(pending, "ab" * 32, b"signature")
+    ledger.finish(pending, "ab" * 32, b"signature", "2026-11-24")
     assert ledger.pending() is None
     assert ledger.previous() == ("one", b"signature")
     entry = ledger.recording("one")
@@ -103,10 +103,10 @@ def test_a_recording_is_sealed_once(path: Path) -> None:
     ledger = Ledger(path)
     pending = Pending("one", "2026-11-24T12:00:00.000+01:00", "", b"")
     ledger.begin(pending)
-    ledger.finish(pending, "ab" * 32, b"signature")
+    ledger.finish(pending, "ab" * 32, b"signature", "2026-11-24")
     ledger.begin(pending)
     with pytest.raises(LedgerError):
-        ledger.finish(pending, "cd" * 32, b"signature")
+        ledger.finish(pending, "cd" * 32, b"signature", "2026-11-24")
     assert ledger.pending() == pending
     ledger.close()
 

@@ -90,7 +90,7 @@ def test_a_sealed_recording_is_as_the_formats_have_it(tmp_path: Path) -> None:
         f"  {first.name}{end}" for end in (".wav", "_info.txt", "_packets.pcapng")
     ]
     keys = list(info(second))
-    assert keys[-5:] == ["SealedAt", "PreviousRecording", "PreviousSignature", "SealedBy", "Recorder"]
+    assert keys[-5:] == ["PreviousRecording", "PreviousDay", "PreviousSignature", "SealedBy", "Recorder"]
     shown = openssl("x509", "-in", first.with_name(CERTIFICATE), "-noout", "-fingerprint", "-sha256").decode()
     assert info(second)["SealedBy"] == shown.strip().partition("=")[2].replace(":", "").lower()
     assert abs(datetime.fromisoformat(info(second)["SealedAt"]).timestamp() - datetime.now().timestamp()) < 60

@@ -56,7 +56,7 @@ class Real:
             )
             pending = Pending(identity, sealed["SealedAt"], *previous)
             ledger.begin(pending)
-            ledger.finish(pending, digest, part(stem, SIG).read_bytes())
+            ledger.finish(pending, digest, part(stem, SIG).read_bytes(), "2026-11-24")
             previous = ledger.previous()
         ledger.close()
         return path

@@ -59,6 +59,7 @@ class Box:
     certificates: list[Key] = field(default_factory=list)
     last: tuple[str, bytes] = ("", b"")
     sealed: dict[str, tuple[Path, str]] = field(default_factory=dict)
+    days: dict[str, str] = field(default_factory=dict)
     entries: list[tuple[int, str, str, str, str, bytes, str, str]] = field(default_factory=list)
     previous_checkpoint: str = ""
 
@@ -79,10 +80,12 @@ class Box:
         folder = self.root / f"{opened:%Y/%m/%d}"
         stem = f"{opened:%Y%m%d-%H%M%S}.{number:03d}_+31201234567_2002_{identity}"
         info = {
+            "Datetime": _iso(opened),
             "RecordingId": identity,
             "Caller": "+31201234567",
             "SealedAt": moment.isoformat(timespec="milliseconds"),
             "PreviousRecording": self.last[0],
+            "PreviousDay": self.days.get(self.last[0], ""),
             "PreviousSignature": base64.b64encode(self.last[1]).decode(),
             "SealedBy": self.key.fingerprint,
             "Recorder": "Tapdeck",
@@ -96,6 +99,7 @@ class Box:
         signature, digest = write(folder, stem, content, self.key)
         self.last = (identity, signature)
         self.sealed[identity] = (folder / stem, digest)
+        self.days[identity] = f"{opened:%Y-%m-%d}"
         self._certify(folder)
         self._log("recording", identity, digest, signature, moment)
         return folder / stem
@@ -127,6 +131,11 @@ class Box:
                 f"{one[2].title()}: {one[0]} {one[3]} {one[4]}"
                 for one in entries
                 if one[2] in ("recording", "tombstone")
+            ),
+            *(
+                f"OtherDay: {one[0]} {one[3]} {self.days[one[3]]}"
+                for one in entries
+                if one[2] == "recording" and self.days[one[3]] != f"{moment:%Y-%m-%d}"
             ),
         ]
         content = "".join(line.rstrip() + "\n" for line in lines).encode()
