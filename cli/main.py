@@ -36,6 +36,7 @@ COMMANDS = {
     "run": ("tapdeck.cli.run:run", "Run the whole box: capture, seal and deliver."),
     "status": ("tapdeck.cli.status:status", "Say how the recorder on this machine is."),
     "seal": ("tapdeck.cli.seal:seal", "Make recordings of the calls that capture has handed over."),
+    "log": ("tapdeck.cli.ledger:log", "Show and verify the recording log of this machine."),
     "live": ("tapdeck.cli.live:live", "Show the running calls of a running box."),
     "record": ("tapdeck.cli.record:record", "Record the calls of capture files, a stereo WAV each."),
     "selftest": ("tapdeck.cli.selftest:selftest", "Send a synthetic call through the box, and say if it came through."),

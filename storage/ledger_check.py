@@ -7,7 +7,9 @@ import hashlib
 import json
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,14 @@ from .checkpoints import Checkpoint
 from .parcel import INFO
 from .verify_files import open_seal
 
-_READ = "SELECT seq, time, kind, id, hash, signature, body, link FROM entries ORDER BY seq"
+_READ = "SELECT seq, time, kind, id, hash, signature, body, link FROM entries WHERE ? IN ('', id) ORDER BY seq"
+_SIGNERS = "SELECT signature FROM entries WHERE kind = 'recording' ORDER BY seq DESC LIMIT 1000"
 _SIGNED = ("recording", "tombstone", "checkpoint")
 """Kinds of entries that carry a signature; of `key` those do by which the key is another one than before."""
+
+
+class LogUnreadable(OSError):
+    """The log is none, or damaged; the message says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class _Check:
     keys: Mapping[str, bytes]
     findings: Findings
     days: Sequence[Checkpoint]
-    given: frozenset[str]
+    given: frozenset[str] | None
     end: int
     wrong: bool = field(default=False)
     removed: int = field(default=0)
@@ -87,16 +94,16 @@ def check_ledger(
     keys: Mapping[str, bytes],
     findings: Findings,
     days: Sequence[Checkpoint],
-    given: Iterable[str] = (),
+    given: Iterable[str] | None = (),
     end: int = sys.maxsize,
 ) -> None:
     """Check the links of the log's entries, their signatures, and what the checkpoints say of it; note the recordings
-    that it names. `given` are the names of the checkpoints that are there, the good ones among them are `days`; `end`
-    is the last entry that there was before anybody looked at the recordings (see `last_entry`).
+    that it names. `given` are the names of the checkpoints that are there (None: nobody has looked), the good ones
+    among them are `days`; `end` is the last entry that there was before anybody looked at the recordings.
     """
-    check = _Check(path, keys, findings, days, frozenset(given), end)
+    check = _Check(path, keys, findings, days, None if given is None else frozenset(given), end)
     try:
-        with _opened(path) as base:
+        with closing(_opened(path)) as base:
             _check_entries(check, _rows(base))
     except sqlite3.Error as error:
         findings.note("log", "cannot be checked", str(path), f"{path.name} cannot be read: {error}")
@@ -104,10 +111,29 @@ def check_ledger(
     _unlogged(findings)
 
 
+def read(path: Path, identity: str = "") -> Iterator[Row]:
+    """Yield the entries of a log, or those of one recording. Raises LogUnreadable."""
+    try:
+        with closing(_opened(path)) as base:
+            yield from _rows(base, identity)
+    except sqlite3.Error as error:
+        raise LogUnreadable(f"{path} cannot be read: {error}") from None
+
+
+def signers(path: Path, keys: Mapping[str, bytes]) -> Counter[str]:
+    """Return how many of the last recordings each key has signed, as the log has it."""
+    try:
+        with closing(_opened(path)) as base:
+            found = [open_seal(row[0], keys).key for row in base.execute(_SIGNERS) if isinstance(row[0], bytes)]
+    except sqlite3.Error:
+        return Counter()
+    return Counter(key for key in found if key)
+
+
 def last_entry(path: Path) -> int:
     """Return the number of the log's last entry; without bounds if it cannot be read, which `check_ledger` will say."""
     try:
-        with _opened(path) as base:
+        with closing(_opened(path)) as base:
             (last,) = base.execute("SELECT max(seq) FROM entries").fetchone()
     except sqlite3.Error:
         return sys.maxsize
@@ -143,8 +169,8 @@ def _opened(path: Path) -> sqlite3.Connection:
     return base
 
 
-def _rows(base: sqlite3.Connection) -> Iterator[Row]:
-    for seq, *values in base.execute(_READ):
+def _rows(base: sqlite3.Connection, identity: str = "") -> Iterator[Row]:
+    for seq, *values in base.execute(_READ, (identity,)):
         wanted = (str, str, str, str, bytes, str, str)
         typed = all(type(value) is kind for value, kind in zip(values, wanted, strict=True))
         texts = [one if isinstance(one, str) else "" for one in values]
@@ -175,7 +201,10 @@ def _check_entries(check: _Check, rows: Iterable[Row]) -> None:
             f"its end is not there: it stops at entry {expected - 1}, and {links[last].path.name} names entry {last}"
         )
         check.say("missing", reason)
-    if not check.wrong:
+    if not check.keys:
+        reason = "there is no certificate to check its signatures with"
+        check.findings.note("log", "cannot be checked", str(check.path), reason)
+    elif not check.wrong:
         check.findings.note("log", "intact", str(check.path))
     if check.removed:
         reason = (
@@ -204,7 +233,7 @@ def _compare_day(check: _Check, row: Row) -> None:
     """The checkpoint that an entry names is there, and is that one."""
     good = {one.digest for one in check.days}
     name = f"tapdeck-day-{row.facts.get('day')}.txt"
-    if row.hash in good:
+    if check.given is None or row.hash in good:
         return
     if name not in check.given:
         check.findings.note(

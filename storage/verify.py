@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .chain_check import Finding, Findings
 from .checkpoints import Checkpoint, check_checkpoints, is_checkpoint, is_lone_signature
-from .ledger_check import check_ledger, last_entry
+from .ledger_check import check_ledger, last_entry, signers
 from .trust import CERTIFICATE, BadCertificate, Certificate, read_certificates, together, trusted
 from .verify_files import Checked, Job, Verdict, check, stems
 
@@ -26,6 +26,7 @@ BATCH = 16
 """Recordings that a process gets at a time."""
 ALONE = 64 << 20
 """Bytes up to which starting processes takes longer than checking."""
+_WORST: tuple[Verdict, ...] = ("altered", "missing", "cannot be checked")
 
 
 class NothingThere(ValueError):
@@ -52,8 +53,7 @@ class Report:
         counts = self.counts
         for _, verdict in self.findings.notes():
             counts[verdict] += 1
-        order: tuple[Verdict, ...] = ("altered", "missing", "cannot be checked")
-        bad = next((verdict for verdict in order if counts[verdict]), None)
+        bad = next((verdict for verdict in _WORST if counts[verdict]), None)
         return bad or ("intact" if counts["intact"] else "cannot be checked")
 
     def each(self, intact: bool = False) -> Iterator[Finding]:
@@ -113,6 +113,29 @@ def verify(
         findings.close()
         raise
     return Report(findings, known, signers, days)
+
+
+def verify_log(ledger: Path, root: Path | None, certificates: Sequence[Path] = ()) -> tuple[Findings, Verdict]:
+    """Verify the recorder's log by itself, and by the checkpoints below `root`; return the findings, to be closed, and
+    the verdict. Certificates as for `verify`. Raises OSError, BadCertificate for the files named here.
+    """
+    pinned = [one for path in certificates for one in read_certificates(path)]
+    survey = survey_of([root] if root is not None else [])
+    findings = Findings()
+    try:
+        found = list(_certificates_in(survey, findings, pinned))
+        everybody = {one.key: one.public for one in found}
+        keys = trusted(pinned, found)
+        if not pinned:
+            keys = {name: everybody[name] for name in together(found, signers(ledger, everybody))}
+        days = check_checkpoints(survey.checkpoints, survey.lone_signatures, keys, findings)
+        given = None if root is None else [path.name for path in survey.checkpoints]
+        check_ledger(ledger, keys, findings, days, given)
+    except BaseException:
+        findings.close()
+        raise
+    verdicts = {verdict for _, verdict in findings.notes()}
+    return findings, next((one for one in _WORST if one in verdicts), "intact")
 
 
 def survey_of(paths: Iterable[Path]) -> Survey:
