@@ -163,8 +163,7 @@ class KeyStore:
                     self._keep(name, content)
             if (self.folder / KEY).exists():
                 self._keep(f"{self._next_number()}-key.pem", (self.folder / KEY).read_bytes(), _PRIVATE)
-            self._write(KEY, self._encrypted(private), _PRIVATE)
-            self._write(CERTIFICATE, pem(certificate), _PUBLIC)
+            self._switch(private, certificate)
         return self.open()
 
     # -- the folder ----------------------------------------------------------------------------------------------------
@@ -189,16 +188,14 @@ class KeyStore:
         return not any((self.folder / name).exists() for name in names)
 
     def _make(self) -> None:
-        private, certificate = self._new_key(datetime.now().astimezone())
-        self._write(KEY, self._encrypted(private), _PRIVATE)
-        self._write(CERTIFICATE, pem(certificate), _PUBLIC)
+        self._switch(*self._new_key(datetime.now().astimezone()))
 
     def _new_key(self, now: datetime) -> tuple[RSAPrivateKey, x509.Certificate]:
         private = rsa.generate_private_key(public_exponent=_EXPONENT, key_size=self.bits)
         return private, self_signed(private, self.name, now)
 
     def _switch(self, private: RSAPrivateKey, certificate: x509.Certificate) -> None:
-        """Put the new key in the place of the old one: from the first rename on it is the key."""
+        """Put the new key in the place of the old one, if there is one: from the first rename on it is the key."""
         self._write(_NEXT_CERTIFICATE, pem(certificate), _PUBLIC)
         self._write(_NEXT_KEY, self._encrypted(private), _PRIVATE)
         os.replace(self.folder / _NEXT_KEY, self.folder / KEY)
@@ -218,9 +215,6 @@ class KeyStore:
             self._take_back((self.folder / CERTIFICATE).read_bytes())
             (self.folder / _NEXT_KEY).unlink(missing_ok=True)
             upcoming.unlink(missing_ok=True)
-        if (self.folder / KEY).exists() and not (self.folder / CERTIFICATE).exists() and not self._olds():
-            certificate = self_signed(self._private(), self.name, datetime.now().astimezone())
-            self._write(CERTIFICATE, pem(certificate), _PUBLIC)
 
     def _take_back(self, current: bytes) -> None:
         """Remove what a change has kept that never came to pass: the certificate that is in use is no old one."""
@@ -270,7 +264,8 @@ class KeyStore:
         try:
             return x509.load_pem_x509_certificate(_read(path))
         except FileNotFoundError:
-            cure = f"{path} is not there: `tapdeck key restore FILE` brings it back from a backup"
+            cure = "`tapdeck key restore FILE` brings it back from a backup, and it is the first one in the file"
+            cure = f"{path} is not there: {cure} tapdeck-certificate.pem of the last day folder"
             raise KeyLocked("the certificate is missing", cure) from None
         except ValueError:
             cure = f"{path} is no certificate: `tapdeck key restore FILE`, from a backup, or put the file back"

@@ -118,14 +118,24 @@ def test_a_key_that_cannot_be_opened_says_why_and_is_not_made_anew(tmp_path: Pat
 
 def test_a_first_start_that_was_broken_off_goes_on(tmp_path: Path) -> None:
     store = _store(tmp_path)
-    key = store.open()
-    (tmp_path / "keys/certificate.pem").unlink()
-    assert store.open().sign(b"text") == key.sign(b"text")
+    store.open()
     (tmp_path / "keys/certificate.pem").unlink()
     (tmp_path / "keys/key.pem").unlink()
     words = (tmp_path / "keys/passphrase").read_bytes()
     store.open()
     assert (tmp_path / "keys/passphrase").read_bytes() == words
+
+
+def test_a_certificate_that_is_missing_is_not_made_anew_but_can_be_put_back(tmp_path: Path) -> None:
+    """Another one over the same key would have another fingerprint than the one that was noted."""
+    store = _store(tmp_path)
+    key = store.open()
+    (tmp_path / "keys/certificate.pem").unlink()
+    with pytest.raises(KeyLocked, match="tapdeck-certificate.pem of the last day folder"):
+        store.open()
+    first = key.bundle.partition(b"-----END CERTIFICATE-----\n")
+    (tmp_path / "keys/certificate.pem").write_bytes(first[0] + first[1])
+    assert store.open().fingerprint == key.fingerprint
 
 
 def test_rotation_has_the_old_key_certify_the_new_one(tmp_path: Path) -> None:
