@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -20,6 +23,7 @@ from tapdeck.storage.ledger import Ledger, New, Pending
 from tapdeck.storage.localtime import NS, Zone
 from tapdeck.storage.signing import Signing
 from tapdeck.storage.verify import verify
+from tests.support.killed import killed_before
 
 AMSTERDAM = "Europe/Amsterdam"
 DAY = date(2026, 11, 24)
@@ -277,6 +281,49 @@ def test_a_kill_before_the_log_is_made_good_with_the_same_bytes(
     (following,) = again.close_all("2026-11-26 00:00:10")
     assert values(following, "PreviousCheckpoint") == [digest(path)]
     assert values(following, "LedgerFrom") == ["3"]
+
+
+def test_a_kill_before_any_change_of_a_file_is_made_good(keys: KeyStore, tmp_path: Path) -> None:
+    begin = Box(made := _folder(tmp_path / "begin"), keys)
+    begin.log("recording", "2026-11-24 10:00", "aaaa")
+    begin.ledger.close()
+    for number in range(200):
+        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        work = Path(shutil.copytree(made, tmp_path / "work"))
+        killed = killed_before(number, lambda work=work: _close(work, keys), work)  # type: ignore[misc]
+        again = Box(work, keys)
+        again.close_all("2026-11-25 00:00:20")
+        again.ledger.close()
+        _closed_once(again)
+        if not killed:
+            assert number > 15, "nothing was watched"
+            return
+    raise AssertionError("it never ended")
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _close(folder: Path, keys: KeyStore) -> None:
+    Box(folder, keys).close_all("2026-11-25 00:00:10")
+
+
+def _closed_once(box: Box) -> None:
+    """The day has one checkpoint, which is good, in the log, and handed over; nothing half done lies about."""
+    path = box.root / "2026/11/24/tapdeck-day-2026-11-24.txt"
+    with closing(sqlite3.connect(box.state / "ledger.sqlite")) as base:
+        assert base.execute("SELECT hash FROM entries WHERE kind = 'checkpoint'").fetchall() == [(digest(path),)]
+    report = verify([box.root], ledger=box.state / "ledger.sqlite")
+    kinds = {(one.kind, one.verdict) for one in report.each(intact=True) if one.kind != "recording"}
+    report.findings.close()
+    assert kinds == {("checkpoint", "intact"), ("log", "intact")}
+    names = {one.name for one in path.parent.iterdir()}
+    assert {"tapdeck-certificate.pem", "verify.sh", "verify.ps1", path.name, f"{path.stem}.SHA256withRSA.sig"} == names
+    (parcel,), broken = handover.waiting(box.state)
+    assert broken == []
+    assert path.name in {Path(file).name for file in parcel.files}
 
 
 def test_another_box_has_written_there(box: Box) -> None:

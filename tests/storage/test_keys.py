@@ -131,7 +131,7 @@ def test_a_certificate_that_is_missing_is_not_made_anew_but_can_be_put_back(tmp_
     store = _store(tmp_path)
     key = store.open()
     (tmp_path / "keys/certificate.pem").unlink()
-    with pytest.raises(KeyLocked, match="tapdeck-certificate.pem of the last day folder"):
+    with pytest.raises(KeyLocked, match=r"tapdeck-certificate\.pem of the last day folder"):
         store.open()
     first = key.bundle.partition(b"-----END CERTIFICATE-----\n")
     (tmp_path / "keys/certificate.pem").write_bytes(first[0] + first[1])

@@ -2,56 +2,26 @@
 and no certificate is lost, and the key never gets another certificate.
 """
 
-import os
 import shutil
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tapdeck.storage import key_backup
 from tapdeck.storage.keys import KeyLocked, KeyRefused, KeyStore
 from tapdeck.storage.signature import SigningKey
+from tests.support.killed import killed_before
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 WORDS = b"correct horse battery staple"
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.chmod", "os.chown", "os.truncate", "os.link")
-"""Audit events of what changes a folder; `open` does if it creates."""
-
 Harm = Callable[[Path], object]
 
 
 def _store(folder: Path) -> KeyStore:
     return KeyStore(folder / "keys", bits=1024, name="recorder 1")  # small: it is made again and again
-
-
-def _killed_before(number: int, do: Callable[[], object], folder: Path) -> bool:
-    """Do it in a process that is killed before its change of this number; return whether it was."""
-    pid = os.fork()
-    if pid == 0:
-        left = [number]
-
-        def watch(event: str, args: tuple[Any, ...]) -> None:
-            changes = event in CHANGES or (event == "open" and isinstance(args[2], int) and args[2] & os.O_CREAT)
-            if changes and str(args[0]).startswith(str(folder)):
-                if not left[0]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left[0] -= 1
-
-        sys.addaudithook(watch)
-        try:
-            do()
-        except BaseException:  # noqa: BLE001 - the child must end here, whatever happens
-            os._exit(1)
-        os._exit(0)
-    status = os.waitpid(pid, 0)[1]
-    assert status in (0, signal.SIGKILL), "it failed by itself"
-    return status != 0
 
 
 def _every_kill(do: Callable[[KeyStore], object], begin: Path, work: Path) -> Iterator[KeyStore]:
@@ -60,7 +30,7 @@ def _every_kill(do: Callable[[KeyStore], object], begin: Path, work: Path) -> It
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(begin, work)
         store = _store(work)
-        killed = _killed_before(number, lambda store=store: do(store), work)  # type: ignore[misc]
+        killed = killed_before(number, lambda store=store: do(store), work)  # type: ignore[misc]
         yield store
         if not killed:
             assert number > 5, "nothing was watched"
