@@ -50,11 +50,13 @@ function Write-Verdict([string]$verdict, [string]$text) {
 
 function Get-Hex($bytes) { return [System.BitConverter]::ToString([byte[]]$bytes).Replace('-', '').ToLowerInvariant() }
 
+# Not SHA256.Create(): where Windows is told to allow FIPS-approved programs only, .NET refuses that one.
+function New-Sha256 { return (New-Object System.Security.Cryptography.SHA256CryptoServiceProvider) }
+
 function Get-Digest([string]$path) {
     $stream = [System.IO.File]::OpenRead($path)
     try {
-        $sha = [System.Security.Cryptography.SHA256]::Create()
-        return (Get-Hex ($sha.ComputeHash($stream)))
+        return (Get-Hex ((New-Sha256).ComputeHash($stream)))
     } finally { $stream.Dispose() }
 }
 
@@ -92,7 +94,7 @@ function Read-Certificates([string]$path) {
             $algorithm = Get-Element $der $body.End
             $signature = Get-Element $der $algorithm.End
             [pscustomobject]@{
-                Fingerprint = Get-Hex ([System.Security.Cryptography.SHA256]::Create().ComputeHash($der))
+                Fingerprint = Get-Hex ((New-Sha256).ComputeHash($der))
                 Key         = $one.GetPublicKeyString()
                 Rsa         = $rsa
                 Body        = Get-Slice $der ((Get-Element $der 0).Start) $body.End
@@ -115,17 +117,19 @@ function Test-Vouches($one, $other) {
     return ($one.Key -ceq $other.Key) -or (Test-Signature $one $other.Body $other.Signature)
 }
 
-# Without -Certificate, the keys that certify each other are trusted, from the first on; with it, the keys in that file,
-# and those that they certify.
-function Get-Certificates([string]$folder) {
-    $pinned = @()
-    if ($Certificate -ne '') { $pinned = @(Read-Certificates $Certificate) }
-    $found = @()
-    $beside = [System.IO.Path]::Combine($folder, 'tapdeck-certificate.pem')
-    if ([System.IO.File]::Exists($beside)) { $found = @(Read-Certificates $beside) }
-    foreach ($one in $pinned) { $one.Trusted = $true }
-    if ($Certificate -eq '' -and $found.Count -gt 0) { $found[0].Trusted = $true }
-    $all = @($pinned) + @($found)
+# A certificate beside the recordings that nobody's key here has signed is not as it was made.
+function Get-Unchanged($found, $all) {
+    foreach ($one in $found) {
+        $good = $false
+        foreach ($other in $all) { if (Test-Signature $other $one.Body $one.Signature) { $good = $true; break } }
+        if ($good) { $one; continue }
+        Write-Verdict 'ALTERED' ('tapdeck-certificate.pem: the certificate ' + $one.Fingerprint +
+            ' in it was changed: its signature is by no key that is here')
+    }
+}
+
+# Trust those that a trusted one certifies and, without -Certificate, those that certify a trusted one.
+function Add-Trust($all) {
     do {
         $more = $false
         foreach ($one in $all) {
@@ -140,6 +144,59 @@ function Get-Certificates([string]$folder) {
             }
         }
     } while ($more)
+}
+
+# Several groups of keys that have nothing to do with each other: the one that signed most is taken for the recorder's.
+function Select-Group($all, [string]$folder) {
+    $groups = New-Object System.Collections.ArrayList
+    foreach ($one in $all) {
+        $known = $false
+        foreach ($group in $groups) { if ($group.Contains($one.Fingerprint)) { $known = $true } }
+        if ($known) { continue }
+        foreach ($other in $all) { $other.Trusted = $false }
+        $one.Trusted = $true
+        Add-Trust $all
+        $members = New-Object System.Collections.ArrayList
+        foreach ($other in $all) { if ($other.Trusted) { [void]$members.Add($other.Fingerprint) } }
+        [void]$groups.Add($members)
+    }
+    $best = $null
+    $most = -1
+    foreach ($group in $groups) {
+        $count = 0
+        if ($groups.Count -gt 1) {
+            $count = Get-SignedCount @($all | Where-Object { $group.Contains($_.Fingerprint) }) $folder
+        }
+        if ($count -gt $most) { $most = $count; $best = $group }
+    }
+    foreach ($one in $all) { $one.Trusted = ($null -ne $best -and $best.Contains($one.Fingerprint)) }
+}
+
+function Get-SignedCount($group, [string]$folder) {
+    $count = 0
+    foreach ($path in [System.IO.Directory]::GetFiles($folder, ('*' + $Sig))) {
+        $hashes = $path.Substring(0, $path.Length - $Sig.Length) + '_hash.txt'
+        if (-not $path.EndsWith($Sig, [System.StringComparison]::Ordinal)) { continue }
+        try {
+            $signature = [System.IO.File]::ReadAllBytes($path)
+            if ($null -ne (Get-Signer $group ([System.IO.File]::ReadAllBytes($hashes)) $signature)) { $count = $count + 1 }
+        } catch { continue }
+    }
+    return $count
+}
+
+# Without -Certificate, those keys are trusted that certify each other and that signed most; with it, the keys in that
+# file, and those that they certify.
+function Get-Certificates([string]$folder) {
+    $pinned = @()
+    if ($Certificate -ne '') { $pinned = @(Read-Certificates $Certificate) }
+    $found = @()
+    $beside = [System.IO.Path]::Combine($folder, 'tapdeck-certificate.pem')
+    if ([System.IO.File]::Exists($beside)) { $found = @(Read-Certificates $beside) }
+    $found = @(Get-Unchanged $found (@($pinned) + @($found)))
+    $all = @($pinned) + @($found)
+    foreach ($one in $pinned) { $one.Trusted = $true }
+    if ($Certificate -eq '') { Select-Group $all $folder } else { Add-Trust $all }
     return , $all
 }
 
@@ -196,19 +253,24 @@ function Set-Altered($row, [string]$why) {
 function Test-Recording([string]$folder, [string]$stem, $names, $certificates) {
     $row = [pscustomobject]@{
         Verdict = 'intact'; Why = ''; Stem = $stem; Id = ''; Hash = ''; Own = ''; Previous = ''; Before = ''; Sealed = ''
+        Day = ''; PreviousDay = ''
     }
     $row.Id = $stem.Substring($stem.LastIndexOf('_') + 1)
+    if ($names -ccontains ($stem + '_hash.txt')) { $row.Hash = '?' }  # what cannot be read is not what was removed
+    if ($names -ccontains ($stem + $Sig)) { $row.Own = '?' }
     try {
         $info = Read-Info ([System.IO.Path]::Combine($folder, $stem + '_info.txt'))
         if ($info['RecordingId']) { $row.Id = $info['RecordingId'] }
         $row.Previous = [string]$info['PreviousRecording']
         $row.Before = [string]$info['PreviousSignature']
         $row.Sealed = [string]$info['SealedAt']
+        if ([string]$info['Datetime'] -cmatch '^([0-9]{4}-[0-9]{2}-[0-9]{2})') { $row.Day = $Matches[1] }
+        $row.PreviousDay = [string]$info['PreviousDay']
         $hashes = $null
         $signature = $null
         if ($names -ccontains ($stem + '_hash.txt')) {
             $hashes = [System.IO.File]::ReadAllBytes([System.IO.Path]::Combine($folder, $stem + '_hash.txt'))
-            $row.Hash = Get-Hex ([System.Security.Cryptography.SHA256]::Create().ComputeHash([byte[]]$hashes))
+            $row.Hash = Get-Hex ((New-Sha256).ComputeHash([byte[]]$hashes))
         }
         if ($names -ccontains ($stem + $Sig)) {
             $signature = [System.IO.File]::ReadAllBytes([System.IO.Path]::Combine($folder, $stem + $Sig))
@@ -253,7 +315,7 @@ function Set-WrongSignature($row, [string]$folder, $signature, $certificates) {
     $own = $row.Stem + '_hash.txt'
     foreach ($path in [System.IO.Directory]::GetFiles($folder, '*_hash.txt')) {
         $name = [System.IO.Path]::GetFileName($path)
-        if ($name -ceq $own) { continue }
+        if ($name -ceq $own -or -not $name.EndsWith('_hash.txt', [System.StringComparison]::Ordinal)) { continue }
         if ($null -ne (Get-Signer $certificates ([System.IO.File]::ReadAllBytes($path)) $signature)) {
             Set-Altered $row ($row.Stem + $Sig + ' is the signature of ' + $name + ': the signature was swapped')
             return
@@ -296,7 +358,12 @@ function Test-Files($row, [string]$folder, $names, $hashes) {
 
 # --- what checkpoints and recordings say of each other ----------------------------------------------------------
 
-function Read-Checkpoints([string]$folder, $certificates, $said, $explained) {
+function Read-Checkpoints([string]$folder, $certificates, $said, $explained, $days) {
+    foreach ($path in [System.IO.Directory]::GetFiles($folder, 'tapdeck-day-*.SHA256withRSA.sig')) {
+        $text = $path -creplace '\.SHA256withRSA\.sig$', '.txt'
+        if ([System.IO.File]::Exists($text)) { continue }
+        Write-Verdict 'ALTERED' ([System.IO.Path]::GetFileName($text) + ' is not there, but its signature is')
+    }
     foreach ($path in [System.IO.Directory]::GetFiles($folder, 'tapdeck-day-*.txt')) {
         $name = [System.IO.Path]::GetFileName($path)
         if (-not $name.EndsWith('.txt')) { continue }  # Windows takes *.txt to mean *.txtx, too
@@ -311,10 +378,20 @@ function Read-Checkpoints([string]$folder, $certificates, $said, $explained) {
             Write-Verdict 'ALTERED' ($name + ': it, or its signature, was changed, or it was signed with another key')
             continue
         }
+        $lines = [System.Text.Encoding]::UTF8.GetString($content).Split("`n")
+        $day = ''
+        foreach ($line in $lines) { if ($line -cmatch '^Day: *([0-9-]+)$') { $day = $Matches[1]; break } }
+        if ($name -cne ('tapdeck-day-' + $day + '.txt')) {
+            Write-Verdict 'ALTERED' ($name + ': it was renamed: it is the checkpoint of ' + $day)
+            continue
+        }
+        $days[$day] = $true
         [Console]::Out.WriteLine('intact'.PadRight(18) + ' ' + (Get-Safe $name))
-        foreach ($line in [System.Text.Encoding]::UTF8.GetString($content).Split("`n")) {
+        foreach ($line in $lines) {
             if ($line -cmatch '^Recording: *[0-9]+ ([^ ]+) ([0-9a-f]{64})') {
-                $said[$Matches[1]] = @($Matches[2], $name)
+                $said[$Matches[1]] = @($Matches[2], $name, $day)
+            } elseif ($line -cmatch '^OtherDay: *[0-9]+ ([^ ]+) ([0-9-]+)') {
+                if ($said.ContainsKey($Matches[1])) { $said[$Matches[1]][2] = $Matches[2] }
             } elseif ($line -cmatch '^Tombstone: *[0-9]+ ([^ ]+) ') {
                 $explained[$Matches[1]] = $true
             }
@@ -343,7 +420,22 @@ function Test-NearDay([string]$folder, [string]$id) {
     return $false
 }
 
-function Test-Chain($rows, [string]$folder, $said, $explained, [bool]$whole) {
+# What is not here and lies in the folder of another day: that day, if it is before or after those that this folder
+# speaks of, and there is no folder of it beside this one.
+function Get-OtherDay([string]$folder, $days, [string]$day) {
+    if ($day -cnotmatch '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' -or $days.get_Count() -eq 0) { return '' }
+    $known = @($days.get_Keys())
+    [System.Array]::Sort($known, $Ordinal)
+    if ([string]::CompareOrdinal($day, $known[0]) -ge 0 -and [string]::CompareOrdinal($day, $known[-1]) -le 0) { return '' }
+    $parts = $day.Split('-')
+    $root = [System.IO.Path]::GetFullPath([System.IO.Path]::Combine($folder, '..', '..', '..'))
+    if ([System.IO.Directory]::Exists([System.IO.Path]::Combine($root, $parts[0], $parts[1], $parts[2]))) { return '' }
+    return $day
+}
+
+function Test-Chain($rows, [string]$folder, $said, $explained, $days, [bool]$whole) {
+    $dayOf = New-Table
+    foreach ($row in $rows) { if ($row.Day -ne '') { $days[$row.Day] = $true } }
     $place = New-Table
     foreach ($row in $rows) { if (-not $place.ContainsKey($row.Id) -or $row.Verdict -ceq 'intact') { $place[$row.Id] = $row } }
     $gone = New-Table
@@ -352,7 +444,7 @@ function Test-Chain($rows, [string]$folder, $said, $explained, [bool]$whole) {
         if ($row.Previous -eq '') { continue }
         if ($place.ContainsKey($row.Previous)) {
             $before = $place[$row.Previous]
-            if ($before.Own -eq '' -or $before.Hash -eq '') {
+            if ($before.Verdict -ceq 'CANNOT BE CHECKED' -and ($before.Own -eq '' -or $before.Hash -eq '')) {
                 Set-Altered $before ('its seal was removed: ' + $row.Stem + ' names its signature')
             } elseif ($before.Verdict -ceq 'intact' -and $before.Own -cne $row.Before) {
                 Set-Altered $before ('its signature is not the one that ' + $row.Stem + ' names: it was sealed again later')
@@ -366,6 +458,7 @@ function Test-Chain($rows, [string]$folder, $said, $explained, [bool]$whole) {
             if ($null -ne $last) {
                 $gone[$row.Previous] = $row.Stem + ' names it as sealed before itself; the gap is between ' + $last.Stem +
                     ' and ' + $row.Stem
+                $dayOf[$row.Previous] = $row.PreviousDay
             }
         }
     }
@@ -375,16 +468,44 @@ function Test-Chain($rows, [string]$folder, $said, $explained, [bool]$whole) {
             if ($row.Verdict -ceq 'ALTERED') { continue }
             if ($row.Own -eq '' -or $row.Hash -eq '') {
                 Set-Altered $row ('its seal was removed: ' + $said[$id][1] + ' names it')
-            } elseif ($row.Hash -cne $said[$id][0]) {
+            } elseif ($row.Verdict -ceq 'intact' -and $row.Hash -cne $said[$id][0]) {
                 Set-Altered $row ($said[$id][1] + ' names another hash for it: it was sealed again later')
             }
         } elseif ($whole -and -not $explained.ContainsKey($id) -and -not $gone.ContainsKey($id)) {
             $gone[$id] = $said[$id][1] + ' names it'
+            $dayOf[$id] = $said[$id][2]
         }
     }
     Test-Forks $rows $place $said
-    foreach ($id in @($gone.get_Keys())) { if (Test-NearDay $folder $id) { $gone.Remove($id) } }
+    foreach ($id in @($gone.get_Keys())) {
+        if (Test-NearDay $folder $id) { $gone.Remove($id); continue }
+        $day = Get-OtherDay $folder $days ([string]$dayOf[$id])
+        if ($day -eq '') { continue }
+        $gone.Remove($id)
+        [Console]::Out.WriteLine('elsewhere'.PadRight(18) + ' ' + (Get-Safe ($id + ': it lies in the folder of ' + $day +
+                    ', where its call began: that is not here')))
+    }
+    if ($whole) { Test-NewChain $rows $place }
     return $gone
+}
+
+# A recording that names none before it, though others were sealed earlier that do not go on from it.
+function Test-NewChain($rows, $place) {
+    foreach ($row in $rows) {
+        if ($row.Verdict -cne 'intact' -or $row.Previous -ne '') { continue }
+        $last = $null
+        $other = $false
+        foreach ($one in $rows) {
+            if ($one.Verdict -cne 'intact' -or $one.Id -ceq $row.Id) { continue }
+            if ([string]::CompareOrdinal($one.Sealed, $row.Sealed) -ge 0) { continue }
+            if ($null -eq $last -or [string]::CompareOrdinal($one.Sealed, $last.Sealed) -gt 0) { $last = $one }
+            if (-not $place.ContainsKey($one.Previous)) { $other = $true }
+        }
+        if ($other) {
+            Write-Verdict 'CANNOT BE CHECKED' ($row.Stem + ': a new chain begins here: whether any were removed between ' +
+                $last.Stem + ' and ' + $row.Stem + ' cannot be told')
+        }
+    }
 }
 
 # Two recordings that name the same one before them: the chain goes on from one of them.
@@ -415,14 +536,15 @@ function Test-Folder([string]$folder, $wanted) {
     $certificates = Get-Certificates $folder
     $said = New-Table
     $explained = New-Table
-    if ($null -eq $wanted) { Read-Checkpoints $folder $certificates $said $explained }
+    $days = New-Table
+    if ($null -eq $wanted) { Read-Checkpoints $folder $certificates $said $explained $days }
     $stems = Get-Stems $folder
     $rows = New-Object System.Collections.ArrayList
     foreach ($stem in @($stems.get_Keys())) {
         if ($null -ne $wanted -and $wanted -cnotcontains $stem) { continue }
         [void]$rows.Add((Test-Recording $folder $stem @($stems[$stem]) $certificates))
     }
-    $gone = Test-Chain $rows $folder $said $explained ($null -eq $wanted)
+    $gone = Test-Chain $rows $folder $said $explained $days ($null -eq $wanted)
     foreach ($row in $rows) {
         if ($row.Why -eq '') { Write-Verdict $row.Verdict $row.Stem } else { Write-Verdict $row.Verdict ($row.Stem + ': ' + $row.Why) }
     }
