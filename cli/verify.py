@@ -10,7 +10,7 @@ import click
 
 from ..storage.chain_check import Finding
 from ..storage.safe_text import for_json, for_terminal
-from ..storage.trust import BadCertificate
+from ..storage.trust import BadCertificate, certified
 from ..storage.verify import NothingThere, Report
 from ..storage.verify import verify as verified
 from .config import load
@@ -121,10 +121,14 @@ def _as_text(report: Report) -> Iterator[str]:
     for day, number in _elsewhere(report).items():
         yield f"{number:>9,}  of {for_terminal(day)} are named and lie in the folder of that day, which was not given"
     yield ""
+    follow = certified(report.certificates.values())
     for one in report.certificates.values():
-        yield f"certificate {one.fingerprint}  {for_terminal(one.subject)}: {report.keys.get(one.key, 0):,} signed"
+        signed = f"{report.keys.get(one.key, 0):,} signed"
+        by = "certified by another key here" if one.key in follow else "no other key here certifies it"
+        yield f"certificate {one.fingerprint}  {for_terminal(one.subject)}: {signed}; {by}"
     if report.certificates:
-        yield "Compare these fingerprints (SHA-256) with those that were noted when the recorder was installed."
+        yield "Compare these fingerprints (SHA-256) with those that were noted when the recorder was installed: what a"
+        yield "key has signed that no other one certifies is proved by nothing else."
 
 
 def _days(report: Report) -> Iterator[str]:
@@ -154,8 +158,14 @@ def _as_json(report: Report) -> Iterator[str]:
     for one in report.each(intact=True):
         names = ("kind", "verdict", "path", "id", "file", "reason")
         yield _json({name: getattr(one, name) for name in names})
+    follow = certified(report.certificates.values())
     certificates = [
-        {"fingerprint": one.fingerprint, "subject": one.subject, "signed": report.keys.get(one.key, 0)}
+        {
+            "fingerprint": one.fingerprint,
+            "subject": one.subject,
+            "signed": report.keys.get(one.key, 0),
+            "certified": one.key in follow,
+        }
         for one in report.certificates.values()
     ]
     summary = {

@@ -84,6 +84,11 @@ def trusted(pinned: Iterable[Certificate], found: Iterable[Certificate]) -> dict
     return keys
 
 
+def certified(found: Collection[Certificate]) -> set[str]:
+    """Return the names of the keys that another one certifies: who knows that one by its fingerprint knows them too."""
+    return {one.key for one in found if any(other.key != one.key and one.vouched_by(other.public) for other in found)}
+
+
 def together(found: Collection[Certificate], weight: Mapping[str, int]) -> set[str]:
     """Return the names of the keys that certify each other and that signed most, `weight` being what each signed."""
     best: set[str] = set()

@@ -470,8 +470,13 @@ near_days() {
 
 fingerprints() {
     for one in $certificates; do
-        printf 'certificate %s: SHA-256 %s\n' "$one" "$(openssl x509 -in "$work/certificate.$one" -noout -fingerprint -sha256 |
-            sed 's/.*=//; s/://g' | tr 'A-F' 'a-f')"
+        by='no other key here certifies it'
+        for other in $certificates; do
+            cmp -s "$work/certificate.$one.key" "$work/certificate.$other.key" || ! signed_by "$other" "$one" ||
+                by='certified by another key here'
+        done
+        printf 'certificate %s: SHA-256 %s  %s\n' "$one" "$(openssl x509 -in "$work/certificate.$one" -noout -fingerprint -sha256 |
+            sed 's/.*=//; s/://g' | tr 'A-F' 'a-f')" "$by"
     done
     [ -z "$certificates" ] || echo 'Compare it with the one that was noted when the recorder was installed.'
 }

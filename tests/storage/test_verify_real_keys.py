@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tapdeck.storage.keys import KeyStore
 from tapdeck.storage.ledger import Ledger, New, Pending
 from tapdeck.storage.signature import SigningKey
+from tapdeck.storage.trust import certified, read_certificates
 from tapdeck.storage.verify import Report, verify
 from tests.support.sealed import SIG, Box, Key, by_hand, flip, part, remove
 
@@ -109,6 +110,8 @@ def test_a_key_that_was_lost_and_replaced(real: Real, judged: list[Report]) -> N
     judged.append(verify([real.box.root], [new.certificate]))
     assert [one.worst for one in judged] == ["intact", "intact"]
     assert script(real) == 0
+    found = list(judged[0].certificates.values())
+    assert certified(found) == {one.key for one in found} - {one.key for one in read_certificates(new.certificate)[:1]}
 
 
 def test_its_log_is_read_while_it_is_written_and_edits_show(real: Real, judged: list[Report]) -> None:
