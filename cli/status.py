@@ -104,7 +104,7 @@ def _after(summary: dict[str, Any]) -> list[Row]:
     spool, made = summary["spool"], summary["recordings"]
     waiting = f"{_count(spool.get('files'))} running, {_count(spool['waiting_to_be_sealed'])} to be sealed"
     if spool["unsigned"]:
-        waiting += ", all of them unsigned: the key is locked"
+        waiting += ", Signed: no (the key is locked)"
     queued = spool.get("queued_bytes") or 0
     found: list[Row] = [
         (

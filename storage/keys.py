@@ -154,8 +154,8 @@ class KeyStore:
             if (self.folder / CERTIFICATE).exists() and not same_key(self._certificate(), certificate):
                 raise KeyRefused(
                     "the backup holds another key than the one that this box had last: it is from before a rotation, "
-                    f"or of another box. Name an empty folder with --keys to look into it; {self.folder} is left as "
-                    "it is"
+                    f"or of another box. {self.folder} is left as it is. To look into the backup, name an empty folder "
+                    "with --keys; on a new machine that has sealed nothing yet, stop it and move the folder aside first"
                 )
             self._refuse_opening()
             for name, content in old.items():

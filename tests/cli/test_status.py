@@ -32,7 +32,7 @@ def as_json(folder: Path) -> dict[str, Any]:
 def test_calls_that_wait_for_the_key_are_said_to_be_unsigned(tmp_path: Path) -> None:
     write_all(tmp_path, seal={"waiting": 6, "unsigned": 6})
     lines = dict(line.split(": ", 1) for line in status(tmp_path).stdout.splitlines())
-    assert lines["spool"].endswith("6 to be sealed, all of them unsigned: the key is locked, 4.1 kB in memory")
+    assert lines["spool"].endswith("6 to be sealed, Signed: no (the key is locked), 4.1 kB in memory")
     assert json.loads(status(tmp_path, "--json").stdout)["spool"]["unsigned"] == 6
 
 
