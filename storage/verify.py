@@ -93,16 +93,16 @@ def verify(
     try:
         found = list(_certificates_in(survey, findings, pinned))
         known = {one.fingerprint: one for one in (*pinned, *found)}
-        keys = trusted(pinned, found) if pinned else {one.key: one.public for one in found}
+        keys = {one.key: one.public for one in known.values()}
         done = 0
         for count, one in enumerate(_checked(survey, keys), 1):
             findings.add(one)
             done += one.bytes
             progress(done, survey.bytes, count)
         signers = findings.keys()
-        if not pinned:
-            keys = {name: keys[name] for name in together(list(known.values()), signers)}
-            findings.distrust(keys)
+        believed = trusted(pinned, found) if pinned else together(list(known.values()), signers)
+        keys = {name: keys[name] for name in believed}
+        findings.distrust(keys)
         days = check_checkpoints(survey.checkpoints, survey.lone_signatures, keys, findings)
         if ledger is not None:
             check_ledger(ledger, keys, findings, days, (path.name for path in survey.checkpoints), end)

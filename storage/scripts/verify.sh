@@ -471,9 +471,12 @@ near_days() {
 fingerprints() {
     for one in $certificates; do
         by='no other key here certifies it'
-        for other in $certificates; do
-            cmp -s "$work/certificate.$one.key" "$work/certificate.$other.key" || ! signed_by "$other" "$one" ||
-                by='certified by another key here'
+        for same in $certificates; do
+            cmp -s "$work/certificate.$one.key" "$work/certificate.$same.key" || continue
+            for other in $certificates; do
+                cmp -s "$work/certificate.$one.key" "$work/certificate.$other.key" || ! signed_by "$other" "$same" ||
+                    by='certified by another key here'
+            done
         done
         printf 'certificate %s: SHA-256 %s  %s\n' "$one" "$(openssl x509 -in "$work/certificate.$one" -noout -fingerprint -sha256 |
             sed 's/.*=//; s/://g' | tr 'A-F' 'a-f')" "$by"

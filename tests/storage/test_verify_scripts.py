@@ -195,6 +195,14 @@ def test_a_new_key_that_the_old_one_certifies(rotated: Box, shell: list[str]) ->
     assert list(said(run(folder, shell=shell))) == ["aaaaaaaa02"]
 
 
+def test_of_each_key_it_is_said_whether_another_certifies_it(rotated: Box, shell: list[str]) -> None:
+    folder = next(path.parent for path in rotated.root.rglob("tapdeck-certificate.pem"))
+    lines = [line for line in run(folder, shell=shell).stdout.splitlines() if line.startswith("certificate ")]
+    alone = [line.split()[3] for line in lines if line.endswith("no other key here certifies it")]
+    assert alone == [rotated.certificates[-1].fingerprint]
+    assert len(lines) > len(alone)
+
+
 def test_a_tombstone_explains_a_gap(tmp_path: Path) -> None:
     box = Box(tmp_path / "archive", sealed.key(tmp_path, "box"))
     for number in range(4):
