@@ -114,6 +114,7 @@ def _joins(one: str, other: str, group: set[str]) -> bool:
 
 def _parsed(pem: bytes, path: Path) -> Certificate:
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -122,7 +123,7 @@ def _parsed(pem: bytes, path: Path) -> Certificate:
         public = certificate.public_key()
         subject = certificate.subject.rfc4514_string()
         der = certificate.public_bytes(Encoding.DER)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise BadCertificate(f"{path} holds a certificate that was changed or cut: {error}") from None
     if not isinstance(public, RSAPublicKey):
         raise BadCertificate(f"{path} holds a certificate whose key is not an RSA key")

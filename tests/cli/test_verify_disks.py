@@ -2,6 +2,7 @@
 certificate or a checkpoint that was tampered with. Both have to say the same.
 """
 
+import base64
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tapdeck.storage.trust import BadCertificate, read_certificates
 from tests.support import sealed
 from tests.support.damage import IDS, Scene, copy_under_another_name, scene
 from tests.support.sealed import SIG, flip, part
@@ -177,3 +179,21 @@ def test_a_copy_does_not_put_the_genuine_one_in_doubt(copied: Scene) -> None:
     assert (code, len(program), len(script)) == (1, 1, 1)
     assert copy.name in program[0][1]
     assert copy.name in script[0][1]
+
+
+def test_no_bit_of_a_certificate_ends_verification(whole: Scene, tmp_path: Path) -> None:
+    """Each bit of the parts that say what kind of certificate and key it is, and some of the rest."""
+    der = bytearray(sealed.openssl("x509", "-in", whole.key.certificate, "-outform", "DER"))
+    good = read_certificates(whole.key.certificate)[0]
+    path = tmp_path / CERTIFICATE
+    for bit in range(0, 8 * len(der), 5):
+        der[bit // 8] ^= 1 << bit % 8
+        body = base64.encodebytes(bytes(der))
+        der[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n")
+        try:
+            (changed,) = read_certificates(path)
+        except BadCertificate:
+            continue
+        assert not changed.vouched_by(changed.public) or (changed.body, changed.key) == (good.body, good.key)
+        assert changed.fingerprint != good.fingerprint
