@@ -93,7 +93,7 @@ class Findings:
         """Return whether a recording of this id is there."""
         return bool(self.rows("SELECT 1 FROM recording WHERE id = ? LIMIT 1", _plain(identity)))
 
-    def note(self, kind: str, verdict: Verdict, path: str, reason: str = "") -> None:
+    def say(self, kind: str, verdict: Verdict, path: str, reason: str = "") -> None:
         """Note a verdict on a checkpoint or the log."""
         self._base.execute("INSERT INTO note VALUES (?, ?, ?, ?)", tuple(map(_plain, (kind, verdict, path, reason))))
 
@@ -303,7 +303,7 @@ class Findings:
                 AND head.id != one.id AND NOT EXISTS (SELECT 1 FROM recording two WHERE two.id = head.previous))"""
         for folder, stem, last in self.rows(query):
             reason = f"a new chain begins here: whether any were removed between {last} and {stem} cannot be told"
-            self.note("chain", "cannot be checked", str(Path(folder, stem)), reason)
+            self.say("chain", "cannot be checked", str(Path(folder, stem)), reason)
 
     def _days(self) -> tuple[str, str]:
         """Return the first and the last day of what was given."""

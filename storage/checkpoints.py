@@ -55,7 +55,7 @@ def check_checkpoints(
     good: dict[str, Checkpoint] = {}
     for path in lone_signatures:
         text = path.name.removesuffix(SIGNATURE) + ".txt"
-        findings.note("checkpoint", "altered", str(path), f"{text} is not there, but its signature is")
+        findings.say("checkpoint", "altered", str(path), f"{text} is not there, but its signature is")
     for path in paths:
         one = _checked(path, keys, findings)
         if one is None or one.digest in good:
@@ -71,7 +71,7 @@ def check_checkpoints(
     for number, one in enumerate(days):
         if number and one.previous and one.previous not in good and not _lies_beside(one):
             reason = f"a checkpoint between {days[number - 1].path.name} and {one.path.name} is not there"
-            findings.note("checkpoint", findings.gap, str(one.path.parent), reason)
+            findings.say("checkpoint", findings.gap, str(one.path.parent), reason)
     _unlisted(days, findings)
     return days
 
@@ -123,34 +123,34 @@ def _checked(path: Path, keys: Mapping[str, bytes], findings: Findings) -> Check
     except OSError as error:
         name = Path(str(error.filename)).name
         reason = f"{name} cannot be read: {error.strerror}"
-        findings.note("checkpoint", "cannot be checked", str(path), reason)
+        findings.say("checkpoint", "cannot be checked", str(path), reason)
         return None
     if not keys:
-        findings.note("checkpoint", "cannot be checked", str(path), "there is no certificate to check it with")
+        findings.say("checkpoint", "cannot be checked", str(path), "there is no certificate to check it with")
         return None
     seal = open_seal(signature, keys)
     digest = hashlib.sha256(content).hexdigest()
     if seal.digest != digest:
         name = path.with_suffix(SIGNATURE).name
         reason = f"{path.name} is not the checkpoint that was signed" if seal.key else f"{name} {NO_KEY}"
-        findings.note("checkpoint", "altered", str(path), reason)
+        findings.say("checkpoint", "altered", str(path), reason)
         return None
     try:
         result = parse(path, content)
     except ValueError:
-        findings.note("checkpoint", "cannot be checked", str(path), f"{path.name} is signed, but no checkpoint")
+        findings.say("checkpoint", "cannot be checked", str(path), f"{path.name} is signed, but no checkpoint")
         return None
     if path.name != f"tapdeck-day-{result.day}.txt":
         reason = f"it was renamed: it is the checkpoint of {result.day}"
-        findings.note("checkpoint", "altered", str(path), reason)
+        findings.say("checkpoint", "altered", str(path), reason)
         return result
     try:
         stamp = stamped(path, content)
     except (StampError, OSError) as error:
-        findings.note("checkpoint", "altered", str(path), f"{path.with_suffix('.tsr').name} proves no time: {error}")
+        findings.say("checkpoint", "altered", str(path), f"{path.with_suffix('.tsr').name} proves no time: {error}")
         return result
     said = f"time-stamped {stamp.time:%Y-%m-%d %H:%M:%S} UTC" if stamp else ""
-    findings.note("checkpoint", "intact", str(path), said)
+    findings.say("checkpoint", "intact", str(path), said)
     return replace(result, stamp=stamp.time if stamp else None)
 
 

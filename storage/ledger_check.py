@@ -85,7 +85,7 @@ class _Check:
     removed: int = field(default=0)
 
     def say(self, verdict: str, reason: str) -> None:
-        self.findings.note("log", "missing" if verdict == "missing" else "altered", str(self.path), reason)
+        self.findings.say("log", "missing" if verdict == "missing" else "altered", str(self.path), reason)
         self.wrong = True
 
 
@@ -106,7 +106,7 @@ def check_ledger(
         with closing(_opened(path)) as base:
             _check_entries(check, _rows(base))
     except sqlite3.Error as error:
-        findings.note("log", "cannot be checked", str(path), f"{path.name} cannot be read: {error}")
+        findings.say("log", "cannot be checked", str(path), f"{path.name} cannot be read: {error}")
         return
     _unlogged(findings)
 
@@ -203,15 +203,15 @@ def _check_entries(check: _Check, rows: Iterable[Row]) -> None:
         check.say("missing", reason)
     if not check.keys:
         reason = "there is no certificate to check its signatures with"
-        check.findings.note("log", "cannot be checked", str(check.path), reason)
+        check.findings.say("log", "cannot be checked", str(check.path), reason)
     elif not check.wrong:
-        check.findings.note("log", "intact", str(check.path))
+        check.findings.say("log", "intact", str(check.path))
     if check.removed:
         reason = (
             f"it says that {check.removed} recordings were removed here to make room, after their delivery: "
             "verify the archive to which they were delivered"
         )
-        check.findings.note("log", "cannot be checked", str(check.path), reason)
+        check.findings.say("log", "cannot be checked", str(check.path), reason)
 
 
 def _take(check: _Check, row: Row) -> None:
@@ -236,13 +236,11 @@ def _compare_day(check: _Check, row: Row) -> None:
     if check.given is None or row.hash in good:
         return
     if name not in check.given:
-        check.findings.note(
+        check.findings.say(
             "checkpoint", check.findings.gap, name, f"{name} is not there: the log (entry {row.seq}) names it"
         )
     elif name in {one.path.name for one in check.days}:
-        check.findings.note(
-            "checkpoint", "altered", name, f"{name} is not the one that the log (entry {row.seq}) names"
-        )
+        check.findings.say("checkpoint", "altered", name, f"{name} is not the one that the log (entry {row.seq}) names")
 
 
 def _unlogged(findings: Findings) -> None:

@@ -108,7 +108,7 @@ def verify(
             check_ledger(ledger, keys, findings, days, (path.name for path in survey.checkpoints), end)
         findings.judge(gaps=survey.whole)
         for text in survey.unread:
-            findings.note("folder", "cannot be checked", "", text)
+            findings.say("folder", "cannot be checked", "", text)
     except BaseException:
         findings.close()
         raise
@@ -210,9 +210,9 @@ def _certificates_in(survey: Survey, findings: Findings, pinned: Sequence[Certif
         try:
             certificates = read_certificates(path)
         except OSError as error:
-            findings.note("certificate", "cannot be checked", str(path), f"it cannot be read: {error.strerror}")
+            findings.say("certificate", "cannot be checked", str(path), f"it cannot be read: {error.strerror}")
         except BadCertificate as error:
-            findings.note("certificate", "cannot be checked", "", str(error))
+            findings.say("certificate", "cannot be checked", "", str(error))
         else:
             found = {one.fingerprint: (one, path) for one in certificates} | found
     keys = {one.public for one in (*pinned, *(one for one, _ in found.values()))}
@@ -221,7 +221,7 @@ def _certificates_in(survey: Survey, findings: Findings, pinned: Sequence[Certif
             yield one
         else:
             reason = f"the certificate {one.fingerprint} in it was changed: its signature is by no key that is here"
-            findings.note("certificate", "altered", str(path), reason)
+            findings.say("certificate", "altered", str(path), reason)
 
 
 def _jobs(survey: Survey, keys: dict[str, bytes]) -> Iterator[Job]:

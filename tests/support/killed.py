@@ -35,5 +35,3 @@ def killed_before(number: int, do: Callable[[], object], folder: Path) -> bool:
     status = os.waitpid(pid, 0)[1]
     assert status in (0, signal.SIGKILL), "it failed by itself"
     return status != 0
-
-
