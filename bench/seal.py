@@ -211,7 +211,7 @@ def _parts(folder: Path, signed: Path) -> dict[str, float]:
     def logged(number: int) -> None:
         pending = Pending(f"{number}", "2026-11-24T12:00:00+01:00", "", b"")
         ledger.begin(pending)
-        ledger.finish(pending, "0" * 64, b"x" * 384)
+        ledger.finish(pending, "0" * 64, b"x" * 384, "2026-11-24")
 
     def written(number: int) -> None:
         write_files(folder, [(f"{number}_hash.txt", b"x" * 300), (f"{number}.sig", b"x" * 384)])
