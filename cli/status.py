@@ -159,7 +159,8 @@ def _selftest(summary: dict[str, Any]) -> list[Row]:
 
 def _alarm(alarm: dict[str, Any]) -> Row:
     text = f"{alarm.get('text', '')} (since {box.local(alarm.get('since'))})"
-    return f"alarm {alarm.get('code', '?')}", text, Health.RED if alarm.get("severity") == "critical" else Health.AMBER
+    name = f"alarm {alarm.get('code', '?')} {alarm.get('about', '')}".rstrip()
+    return name, text, Health.RED if alarm.get("severity") == "critical" else Health.AMBER
 
 
 def _downtimes(summary: dict[str, Any]) -> list[Row]:
