@@ -209,7 +209,7 @@ def test_a_recording_that_has_vanished_holds_up_no_other(desk: Desk) -> None:
     parcels = desk.add("abcdefghij", "bbcdefghij")
     (desk.root / parcels[0].files[0]).unlink()
     assert [report.outcome for report in desk.work()] == ["refused", "delivered"]
-    assert "cannot be read" in desk.queue.totals("disk", desk.now).error
+    assert "gone from this machine" in desk.queue.totals("disk", desk.now).error
 
 
 @pytest.mark.parametrize("step", ["write", "publish", "read_back"])
