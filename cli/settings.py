@@ -5,14 +5,16 @@ heavy is imported here: most runs have no configuration file and should not pay 
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, time
 from typing import Any, cast
 
 from ..storage.localtime import Zone, ZoneError
 from ..storage.names import DEFAULT_FOLDER, DEFAULT_NAME, Naming, TemplateError, naming
+from ..storage.secret import Secret
 from . import alarm_checks
+from .target_settings import TargetSettings
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -210,7 +212,9 @@ class HeartbeatSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of a run. `source` names the file they were read from, or is empty."""
+    """All settings of a run. `source` names the file they were read from, or is empty. `secrets` are those that were
+    read while that was still allowed, by target and what they are.
+    """
 
     recording: RecordingSettings = field(default_factory=RecordingSettings)
     own: OwnSettings = field(default_factory=OwnSettings)
@@ -225,6 +229,8 @@ class Settings:
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     heartbeat: HeartbeatSettings = field(default_factory=HeartbeatSettings)
+    targets: tuple[TargetSettings, ...] = ()
+    secrets: Mapping[tuple[str, str], Secret] = field(default_factory=dict, repr=False, compare=False)
     source: str = ""
 
     def zone(self) -> Zone:
