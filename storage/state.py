@@ -121,7 +121,7 @@ def events(folder: Path, since: datetime | None = None) -> Iterator[dict[str, An
             continue
         with path.open("rb") as file:
             for line in file:
-                event = _event(line)
+                event = event_of(line)
                 if event and (since is None or datetime.fromisoformat(event["time"]) >= since):
                     yield event
 
@@ -169,7 +169,8 @@ class Alarms:
         return [dict(alarm) for alarm in self._active.values()]
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def event_of(line: bytes) -> dict[str, Any] | None:
+    """Return the event of a line of the log, None for one that is broken."""
     try:
         event = json.loads(line)
         zone = datetime.fromisoformat(event["time"]).tzinfo
