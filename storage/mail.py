@@ -3,6 +3,7 @@
 import smtplib
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
@@ -51,11 +52,15 @@ def send(server: MailServer, letter: Letter) -> list[str]:
         raise MailError("there is nobody to send it to", all_mail=False)
     content = message(server, letter).as_bytes()
     try:
-        with _connection(server) as smtp:
-            try:
-                refused = smtp.sendmail(server.sender, list(letter.to), content)
-            except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as error:
-                raise MailError(_of_mail(server, error), all_mail=False) from None
+        smtp = _connection(server)
+        try:
+            refused = smtp.sendmail(server.sender, list(letter.to), content)
+            with suppress(OSError, smtplib.SMTPException):
+                smtp.quit()  # the mail is the server's by now, whatever it answers
+        finally:
+            smtp.close()
+    except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as error:
+        raise MailError(_of_mail(server, error), all_mail=False) from None
     except (OSError, smtplib.SMTPException, ValueError) as error:
         raise MailError(_of_server(server, error)) from None
     return [f"{address}: {_reply(server, *reply)}" for address, reply in refused.items()]
