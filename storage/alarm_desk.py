@@ -92,6 +92,5 @@ def save(state: Path, desk: Desk) -> None:
 def peek(state: Path) -> Desk | None:
     """Return the desk as it was last written, for somebody who only looks; None if there is none to be read."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        with (state / FOLDER / FILE).open("rb") as file:
-            return Desk.of(json.loads(file.read(_MAX_FILE)))
+        return Desk.of(json.loads((state / FOLDER / FILE).read_bytes()))
     return None

@@ -13,8 +13,8 @@ from .safe_text import for_line
 from .space import size_text
 
 _FOOT = (
-    "`tapdeck status` on the recorder says how it is now; `tapdeck alarms ack CODE` tells the others that you look after "
-    "an alarm."
+    "`tapdeck status` on the recorder says how it is now; `tapdeck alarms ack CODE` tells the others that you look "
+    "after an alarm."
 )
 
 
@@ -67,7 +67,7 @@ def letters(
     ]
 
 
-def test_letter(to: Iterable[str], instance: str, now: float) -> Letter:
+def trial_letter(to: Iterable[str], instance: str, now: float) -> Letter:
     """Return the mail of `tapdeck alarms test`."""
     body = (
         f"This is a test: somebody has run `tapdeck alarms test` on the recorder {for_line(instance)}.\n"
