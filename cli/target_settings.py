@@ -77,6 +77,13 @@ class TargetSettings:
         """The name, safe for a terminal."""
         return for_terminal(self.name)
 
+    @property
+    def place(self) -> str:
+        """Where the target is, for people."""
+        if self.kind == "smb":
+            return for_terminal(f"//{self.server}/{self.share}/{self.folder} as {self.user}")
+        return for_terminal(f"{self.host}:{self.folder} as {self.user}" if self.kind == "sftp" else self.folder)
+
 
 @dataclass(frozen=True, slots=True)
 class TargetKey:

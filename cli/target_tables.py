@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from ..storage.names import TemplateError
+from ..storage.pace import PaceError, hours
 from ..storage.route import DIRECTIONS, route
 from ..storage.safe_text import for_terminal
 from .nearest import nearest
@@ -105,7 +106,7 @@ def _faults(target: TargetSettings, keys: dict[str, TargetKey]) -> Iterator[tupl
             yield key.name, "there are blanks at an end of it, or control characters in it"
     yield from _place_faults(target)
     yield from _selection_faults(target)
-    yield from _template_faults(target)
+    yield from _text_faults(target)
 
 
 def _place_faults(target: TargetSettings) -> Iterator[tuple[str, str]]:
@@ -139,7 +140,7 @@ def _selection_faults(target: TargetSettings) -> Iterator[tuple[str, str]]:
             yield "numbers", f"{pattern!r}: a bracket lacks the other one"
 
 
-def _template_faults(target: TargetSettings) -> Iterator[tuple[str, str]]:
+def _text_faults(target: TargetSettings) -> Iterator[tuple[str, str]]:
     for key, folder, file in (
         ("folder_template", target.folder_template, ""),
         ("name_template", "", target.name_template),
@@ -148,3 +149,7 @@ def _template_faults(target: TargetSettings) -> Iterator[tuple[str, str]]:
             route(target.name, folder=folder, file=file)
         except TemplateError as error:
             yield key, str(error)
+    try:
+        hours(target.hours)
+    except PaceError as error:
+        yield "hours", str(error)

@@ -61,7 +61,7 @@ def with_secrets(settings: Settings, before: Settings | None = None) -> Settings
     for target in settings.targets:
         for what, place in secret_places(target).items() if target.enabled else ():
             try:
-                secret = place.read(os.environ, _owners(settings))
+                secret = place.read(os.environ, owners(settings))
             except NoSecret:
                 secret = kept.get((target.name, what))
             if secret is not None:
@@ -105,7 +105,8 @@ def _folder(target: TargetSettings, settings: Settings) -> Target:
 
 
 def _smb(target: TargetSettings, settings: Settings) -> Target:
-    from ..storage.smb_target import SmbPlace, SmbTarget
+    from ..storage.smb.place import SmbPlace
+    from ..storage.smb_target import SmbTarget
 
     password = _secret(target, settings, "password")
     assert password is not None  # without it NoSecret was raised
@@ -152,13 +153,13 @@ def _secret(target: TargetSettings, settings: Settings, what: str) -> Secret | N
     secret = settings.secrets.get((target.name, what))
     if secret is not None or place is None:
         return secret
-    secret = place.read(os.environ, _owners(settings))
+    secret = place.read(os.environ, owners(settings))
     if secret is None and needed(target, what):
         raise NoSecret(f"there is no {what}: {place.advice}")
     return secret
 
 
-def _owners(settings: Settings) -> list[int]:
+def owners(settings: Settings) -> list[int]:
     """Return the number of the deliver stage's user, who may own files with secrets, if there is one."""
     try:
         return [pwd.getpwnam(settings.users.deliver).pw_uid]
