@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from ..storage.localtime import Zone, ZoneError
 from ..storage.names import DEFAULT_FOLDER, DEFAULT_NAME, Naming, TemplateError, naming
+from ..storage.retention import RetentionError, keep_local
 from ..storage.secret import Secret
 from . import alarm_checks
 from .target_settings import TargetSettings
@@ -114,6 +115,9 @@ class StorageSettings:
     keep_packets: bool = _setting(False, "keep each call's packets beside its recording")
     warn_days: float = _setting(14.0, "days until the disk is full from which on there is an alarm", 0)
     reserve_mb: int = _setting(2048, "free space, in MiB, below which delivered recordings are removed", 1)
+    keep_local: str = _setting(
+        "", "how long delivered recordings stay here, as in 30d, 6 months, 1 year or 0; empty: until the disk runs short"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,8 @@ class DeliverSettings:
     """Where recordings are copied to."""
 
     folder: str = _setting("", "folder that gets a copy of every recording; empty: none", option="deliver-to")
+    first_pause_s: float = _setting(2.0, "seconds until what has failed is tried again; then twice that, and so on", 0.1)
+    longest_pause_s: float = _setting(3600.0, "longest time between two attempts, in seconds", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +336,10 @@ def check(settings: Settings) -> None:
         raise ConfigError(wrong)
     time_of_day(settings.alarms.alive_at, "alarms.alive_at")
     settings.naming()
+    try:
+        keep_local(settings.storage.keep_local)
+    except RetentionError as error:
+        raise ConfigError(f"storage.keep_local: {error}") from None
 
 
 def endpoint(text: str) -> tuple[str, int]:
