@@ -14,6 +14,9 @@ from .target_settings import TargetSettings
 VARIABLES = "TAPDECK_SECRET_"
 """What the names of variables with secrets begin with: they are no settings."""
 
+MAIL = "mail"
+"""What stands in the place of a target's name in the names of the mail server's secret."""
+
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
 _MODES = (0o600, 0o400)
 _MAX = 64 << 10
@@ -53,7 +56,7 @@ class SecretPlace:
         `owners` (numbers of users); where it may not be opened, the credential stands for it. Raises NoSecret.
         """
         credential = self._credential(environ)
-        if self.file and (credential is None or os.access(self.file, os.R_OK)):
+        if self.file and (credential is None or os.access(self.file, os.R_OK) or _is_blank(credential)):
             return _read(Path(self.file), {0, os.geteuid(), *owners})
         if credential is not None:
             return _read(credential)
@@ -92,6 +95,11 @@ def _place(name: str, what: str, file: str) -> SecretPlace:
     return SecretPlace(f"{what}_file", file, f"tapdeck-{name}-{what}", variable)
 
 
+def _is_blank(credential: Path) -> bool:
+    """Whether systemd had no file to make the credential of (see units.py)."""
+    return credential.stat().st_size <= 1
+
+
 def _read(path: Path, owners: Collection[int] | None = None) -> Secret:
     """Read a file with a secret; `owners` is None where somebody else has seen to who may read it. Raises NoSecret."""
     try:
@@ -104,7 +112,7 @@ def _read(path: Path, owners: Collection[int] | None = None) -> Secret:
                 _check_access(path, found, owners)
             content = file.read(_MAX + 1)
     except PermissionError:
-        raise NoSecret(f"{path} may not be read: it has to belong to the user of tapdeck deliver") from None
+        raise NoSecret(f"{path} may not be read: it has to belong to the user who needs it") from None
     except OSError as error:
         raise NoSecret(f"{path}: {error.strerror}") from None
     try:
@@ -122,5 +130,5 @@ def _check_access(path: Path, found: os.stat_result, owners: Collection[int]) ->
         raise NoSecret(f"{path} has mode {stat.S_IMODE(found.st_mode):04o}: run `chmod 600 {path}`")
     if found.st_uid not in owners:
         raise NoSecret(
-            f"{path} belongs to user {found.st_uid}: it has to be root's, or that of the user of tapdeck deliver"
+            f"{path} belongs to user {found.st_uid}, not to root or to the user who needs it: run `chown root {path}`"
         )

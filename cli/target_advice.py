@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..storage.safe_text import for_terminal
-from .secret_places import VARIABLES, NoSecret, needed, secret_places
+from .secret_places import MAIL, VARIABLES, NoSecret, needed, secret_places
 from .settings import Settings
 from .target_settings import TargetSettings
 from .targets import all_targets, owners
@@ -87,7 +87,8 @@ def _place(target: TargetSettings) -> tuple[Any, ...]:
 
 
 def _strange_variables(targets: tuple[TargetSettings, ...], environ: Mapping[str, str]) -> Iterator[str]:
+    mail = f"{VARIABLES}{MAIL.upper()}_"
     known = {place.variable for target in targets for place in secret_places(target).values()}
     for name in sorted(environ):
-        if name.startswith(VARIABLES) and name not in known:
+        if name.startswith(VARIABLES) and not name.startswith(mail) and name not in known:
             yield f"variable {for_terminal(name)}: there is no target that it belongs to"

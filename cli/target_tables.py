@@ -9,7 +9,7 @@ from ..storage.pace import PaceError, hours
 from ..storage.route import DIRECTIONS, route
 from ..storage.safe_text import for_terminal
 from .nearest import nearest
-from .secret_places import passphrase_place, password_place
+from .secret_places import MAIL, passphrase_place, password_place
 from .settings import ConfigError
 from .target_settings import KINDS, TargetKey, TargetSettings, target_keys
 
@@ -65,6 +65,8 @@ class _Table:
             self._refuse("name", "every target needs one, as in nas")
         if not _NAME.fullmatch(name):
             self._refuse("name", "ASCII letters, digits and - only, 32 at most, and no - at its beginning")
+        if name.lower() == MAIL:
+            self._refuse("name", "this one is taken: the secret of the mail server goes by it")
 
     def _check_kind(self) -> str:
         kind = self._table.get("kind")

@@ -149,6 +149,7 @@ def test_a_disabled_one_is_no_destination() -> None:
         ("folder", {"name": "näs"}, "name: ASCII letters"),
         ("folder", {"name": "-nas"}, "name: ASCII letters"),
         ("folder", {"name": "x" * 33}, "name: ASCII letters"),
+        ("folder", {"name": "Mail"}, "target Mail: name: this one is taken"),
         ("folder", {"name": 7}, "target 1: name: every"),
         ("folder", {"kind": ""}, "t.toml: target usb: kind: every target has one of folder, smb, sftp"),
         ("folder", {"kind": "samba"}, "kind: unknown kind samba; did you mean smb?"),
