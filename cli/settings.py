@@ -116,7 +116,7 @@ class StorageSettings:
     warn_days: float = _setting(14.0, "days until the disk is full from which on there is an alarm", 0)
     reserve_mb: int = _setting(2048, "free space, in MiB, below which delivered recordings are removed", 1)
     keep_local: str = _setting(
-        "", "how long delivered recordings stay here, as in 30d, 6 months, 1 year or 0; empty: until the disk runs short"
+        "", "how long delivered recordings stay here, as in 30d, 6 months, 1 year or 0; empty: while there is room"
     )
 
 
@@ -125,7 +125,7 @@ class DeliverSettings:
     """Where recordings are copied to."""
 
     folder: str = _setting("", "folder that gets a copy of every recording; empty: none", option="deliver-to")
-    first_pause_s: float = _setting(2.0, "seconds until what has failed is tried again; then twice that, and so on", 0.1)
+    first_pause_s: float = _setting(2.0, "seconds until what failed is tried again; then twice that, and so on", 0.1)
     longest_pause_s: float = _setting(3600.0, "longest time between two attempts, in seconds", 1)
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapdeck.storage.courier import Courier, Report, Stopped, pause
+from tapdeck.storage.courier import Courier, Report, Stopped
+from tapdeck.storage.dispatch import Dispatch, Terms
 from tapdeck.storage.parcel import Parcel
 from tapdeck.storage.queue import Queue
 from tapdeck.storage.targets import ForGood, WillPass
@@ -31,6 +32,13 @@ class Desk:
         self.steps: list[str] = []
         self.target = FaultyTarget(self._fault, name)
         self.queue.want([name], again=False)
+        self.terms = Terms()
+        self.slept = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Have the next process take over."""
+        self.dispatch = Dispatch(self.target.name, self.queue, self.root, self.terms, lambda: self.now)
         self.courier = self.new_courier()
 
     def _fault(self, step: str, content: bytes) -> bytes | None:
@@ -38,7 +46,11 @@ class Desk:
         return self.fault(step, content)
 
     def new_courier(self) -> Courier:
-        return Courier(self.target, self.queue, self.root, lambda: self.now)
+        return Courier(self.target, self.dispatch, self._sleep, lambda: self.now)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
 
     def add(self, *identities: str, sound: bytes = b"sound") -> list[Parcel]:
         parcels = [record(self.root, name, sound, ended=NOW - 1000 + n) for n, name in enumerate(identities)]
@@ -87,13 +99,6 @@ def test_what_is_delivered_is_reported_once(desk: Desk) -> None:
     assert (report.bytes, report.folder, report.beside) == (parcel.bytes, "2026/11/24", False)
     assert desk.wait(HOUR) == []
     assert desk.target.files() == everything(desk.root)
-
-
-def test_pauses_grow_and_become_hourly_for_ever() -> None:
-    pauses = [pause(failures) for failures in range(1, 10_000)]
-    assert pauses[:4] == [2, 4, 8, 16]
-    assert sorted(pauses) == pauses
-    assert pauses[11:] == [HOUR] * len(pauses[11:])
 
 
 def test_an_outage_tries_the_target_and_no_recording_until_it_is_over(desk: Desk) -> None:
@@ -151,7 +156,7 @@ def test_the_outage_is_remembered_by_the_next_process(desk: Desk) -> None:
     desk.fault = out
     desk.work()
     desk.now += 500
-    desk.courier = desk.new_courier()
+    desk.restart()
     desk.queue.want(["disk"], again=True)  # as every start does: it is tried at once
     assert [report.outcome for report in desk.work()] == ["outage"]
     assert desk.queue.target("disk").failing_since == NOW
@@ -205,11 +210,23 @@ def test_what_is_for_good_is_tried_hourly_only(desk: Desk) -> None:
     assert desk.wait(HOUR - 1) == []
 
 
-def test_a_recording_that_has_vanished_holds_up_no_other(desk: Desk) -> None:
+def test_a_recording_that_has_vanished_is_lost_and_not_tried_again(desk: Desk) -> None:
     parcels = desk.add("abcdefghij", "bbcdefghij")
-    (desk.root / parcels[0].files[0]).unlink()
-    assert [report.outcome for report in desk.work()] == ["refused", "delivered"]
-    assert "gone from this machine" in desk.queue.totals("disk", desk.now).error
+    sound = desk.root / parcels[0].files[0]
+    content = sound.read_bytes()
+    sound.unlink()
+    reports = desk.work()
+    assert [report.outcome for report in reports] == ["lost", "delivered"]
+    assert str(sound) in reports[0].error
+    assert desk.wait(48 * HOUR) == []
+    totals = desk.queue.totals("disk", desk.now)
+    assert (totals.waiting, totals.failing, totals.lost) == (0, 0, 1)
+    (lost,) = desk.queue.lost(["disk"])
+    assert lost.parcel == parcels[0]
+    sound.write_bytes(content)
+    desk.queue.found([lost])
+    assert [report.outcome for report in desk.work()] == ["delivered"]
+    assert desk.queue.totals("disk", desk.now).lost == 0
 
 
 @pytest.mark.parametrize("step", ["write", "publish", "read_back"])
@@ -232,7 +249,7 @@ def test_a_name_that_is_taken_is_told(desk: Desk) -> None:
 
 def test_a_target_that_hangs_is_seen_and_holds_up_nobody_else(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    other = Courier(FaultyTarget(well, "nas"), desk.queue, desk.root, lambda: desk.now)
+    other = Courier(FaultyTarget(well, "nas"), Dispatch("nas", desk.queue, desk.root, None, lambda: desk.now))
     parcels = desk.add("abcdefghij", "bbcdefghij")
     desk.queue.want(["nas"], again=False)
     hangs, go_on = threading.Event(), threading.Event()
