@@ -161,27 +161,24 @@ class Session:
     def _turn_loop(self, most: int) -> None:
         """Run the loop until at most so many replies are missing."""
         self._most = most
-        try:
-            self._loop.run_until_complete(self._wait())
-        except BaseException:
-            self._break("it was broken off in the middle")  # its state is unknown
-            raise
+        if not self._satisfied():
+            self._heard = self._loop.time()
+            self._alarm = self._alarm or self._loop.call_later(self._limit, self._watch)
+            self._waiter = self._loop.create_future()
+            try:
+                self._loop.run_until_complete(self._waiter)
+            except BaseException:
+                self._break("it was broken off in the middle")  # its state is unknown
+                raise
+            finally:
+                self._waiter = None
         self._check()
-
-    async def _wait(self) -> None:
-        self._heard = self._loop.time()
-        self._waiter = self._loop.create_future()
-        self._alarm = self._loop.call_later(self._limit, self._watch)
-        try:
-            if not self._satisfied():
-                await self._waiter
-        finally:
-            if self._alarm:
-                self._alarm.cancel()
-            self._waiter = None
 
     def _watch(self) -> None:
         """Break off after the time limit without a byte from the server."""
+        self._alarm = None
+        if self._waiter is None:
+            return
         left = self._heard + self._limit - self._loop.time()
         if left > 0:
             self._alarm = self._loop.call_later(left, self._watch)
