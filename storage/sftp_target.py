@@ -115,6 +115,7 @@ class SftpTarget:
         remote = self._remote()
         name = remote.path(path)
         found, opened = remote.session.call(wire.lstat(name), wire.open_file(name, wire.READING))
+        remote.session.held += 1
         try:
             if not opened.ok:
                 raise remote.trouble(path, opened)
@@ -122,6 +123,7 @@ class SftpTarget:
                 raise NameTaken(f"{remote.shown(path)} on the server is no file")
             yield from content(remote, path, opened.data, found.attributes.size or 0)
         finally:
+            remote.session.held -= 1
             if opened.ok and not remote.session.broken:
                 remote.session.post(wire.close(opened.data))
 
@@ -133,12 +135,15 @@ class SftpTarget:
             self._look(known=True)
             probe(remote)
         upload = SftpUpload(remote, path, size, digest)
+        remote.session.held += 1
         try:
             yield upload
             upload.finish()
         except BaseException as error:
             upload.abandon(error)
             raise
+        finally:
+            remote.session.held -= 1
 
     @contextmanager
     def trial(self, folder: str, known: bool) -> Iterator["SftpTarget"]:
@@ -149,7 +154,7 @@ class SftpTarget:
         if not made.ok:
             raise remote.trouble(path, made)
         try:
-            yield SftpTarget(replace(self._place, folder=remote.shown(path)), line=self._line)
+            yield SftpTarget(replace(self._place, folder=str(PurePosixPath(self._place.folder, path))), line=self._line)
         finally:
             self._look(known).remove_tree(path)
 

@@ -53,14 +53,14 @@ class Remote:
 
     def path(self, path: PurePosixPath | str = "") -> bytes:
         """Return a path as the server takes it. Raises ForGood."""
-        text = self.shown(path)
+        text = str(PurePosixPath(self._root, path))
         if "\0" in text:
             raise ForGood(f"{for_line(text)}: a name cannot hold a NUL")
         return text.encode(errors="surrogateescape")
 
     def shown(self, path: PurePosixPath | str = "") -> str:
         """Return a path as people know it."""
-        return str(PurePosixPath(self._root, path))
+        return for_line(str(PurePosixPath(self._root, path)))
 
     @property
     def file_mode(self) -> int:
@@ -197,7 +197,7 @@ class Remote:
 
     def trouble(self, path: PurePosixPath | str, reply: Reply, size: int = 0) -> TargetError:
         """Return an error of the server in words, with what to do. Raises WillPass if it is gone meanwhile."""
-        shown = f"{for_line(self.shown(path))} on the server"
+        shown = f"{self.shown(path)} on the server"
         said = f"(it says: {for_line(reply.text, 100)})" if reply.text else ""
         match reply.code:
             case wire.NO_SUCH_FILE:

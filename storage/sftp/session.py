@@ -51,6 +51,8 @@ class Session:
         self.facts = Facts("", "", "", "")
         self.max_read = self.max_write = _SMALLEST_PACKET
         self.broken = ""
+        self.held = 0
+        """How many files are being moved: meanwhile it is not closed, however long a pause is."""
         self._place, self._loop, self._limit = place, loop, limit
         self._connection: asyncssh.SSHClientConnection | None = None
         self._wire = Wire(lambda data: None)
@@ -135,7 +137,7 @@ class Session:
             idle = time.monotonic() - self._used > _IDLE_S
         finally:
             self._turn.release()
-        if idle and not self._wire.unanswered and not self._wire.queued_bytes:
+        if idle and not self.held:
             self.close()
         return not self.broken
 
