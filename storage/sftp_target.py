@@ -95,7 +95,7 @@ class SftpTarget:
     def size(self, path: PurePosixPath) -> int | None:
         """Return a file's size, and clear away what an attempt at it has left. Raises TargetError."""
         remote = self._remote()
-        if (fresh := remote.fresh.pop(path, None)) is not None:
+        if (fresh := remote.fresh(path)) is not None:
             return fresh
         (found,) = remote.session.call(wire.lstat(remote.path(path)))
         if found.code == wire.NO_SUCH_FILE:

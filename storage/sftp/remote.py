@@ -20,7 +20,7 @@ FSYNC, HARDLINK, POSIX_RENAME, STATVFS = (
 WINDOW = 4 << 20
 """Bytes that may be under way: enough for 1 Gbit/s at 30 ms."""
 
-_OPEN_FOLDERS = 32
+_OPEN_FOLDERS, _FRESH = 32, 64
 _LISTING_S = 10.0
 _LISTS_AT_ONCE = 4
 _READ_ONLY = 1
@@ -48,7 +48,7 @@ class Remote:
         self.shared = 0
         self._root, self._user = root or ".", user
         self._folders: OrderedDict[PurePosixPath, bytes] = OrderedDict()
-        self.fresh: dict[PurePosixPath, int] = {}
+        self._fresh: OrderedDict[PurePosixPath, int] = OrderedDict()
         self._listings: dict[PurePosixPath, tuple[float, list[str]]] = {}
 
     def path(self, path: PurePosixPath | str = "") -> bytes:
@@ -133,6 +133,16 @@ class Remote:
             if not there.ok:
                 return self.trouble(folder, there if reply.ok else reply)
         return self.trouble(chain[-1] if chain else "", found)
+
+    def arrived(self, path: PurePosixPath, size: int) -> None:
+        """Take note of a size that the server has told after a file got its name: it is asked for next."""
+        self._fresh[path] = size
+        if len(self._fresh) > _FRESH:
+            self._fresh.popitem(last=False)
+
+    def fresh(self, path: PurePosixPath) -> int | None:
+        """Return that size, once."""
+        return self._fresh.pop(path, None)
 
     def leftovers(self, path: PurePosixPath, fresh: bool = False) -> list[PurePosixPath]:
         """Return what broken-off attempts at a file have left. Raises TargetError."""

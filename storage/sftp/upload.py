@@ -77,7 +77,7 @@ class SftpUpload:
         if self._folder and not others[0].ok:
             raise remote.trouble(self._path.parent, others[0])
         if named.ok and found.attributes.size == self._offset:
-            remote.fresh = {self._path: self._offset}
+            remote.arrived(self._path, self._offset)
 
     def abandon(self, error: BaseException) -> None:
         """Leave nothing, or what the next attempt goes on from. Raises nothing."""
