@@ -97,8 +97,11 @@ class SftpTarget:
         remote = self._remote()
         if (fresh := remote.fresh(path)) is not None:
             return fresh
+        if remote.missing(path):
+            return None
         (found,) = remote.session.call(wire.lstat(remote.path(path)))
         if found.code == wire.NO_SUCH_FILE:
+            remote.missed(path)
             return None
         if not found.ok:
             raise remote.trouble(path, found)

@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import stat
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +30,9 @@ _CIPHERS = (
     "chacha20-poly1305@openssh.com",
 )
 _RIGHTS_OF_OTHERS = 0o177
+_ALL = tuple(algorithm for family in FAMILIES for algorithm in family)
+_NAMES = {"ssh-rsa": "rsa-sha2-512"}
+"""Kinds of key whose algorithm is called otherwise."""
 
 for _name in ("asyncssh", "asyncssh.sftp"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)  # what is to be said is said in our errors
@@ -36,26 +40,41 @@ for _name in ("asyncssh", "asyncssh.sftp"):
 
 @dataclass(slots=True)
 class Login:
-    """Logs in to one place; remembers which kind of host key fits."""
+    """Logs in to one place; remembers which kind of host key `fits`."""
 
     place: "SftpPlace"
     limit: float
-    families: tuple[tuple[str, ...], ...] = field(default=())
+    fits: tuple[str, ...] = ()
 
     def session(self) -> Session:
         """Connect. Raises WillPass."""
         wanted = self._wanted()
         options = _identity(self.place)
         presented: dict[str, str] = {}
-        for family in self.families or (wanted.families if wanted else (tuple(sum(FAMILIES, ())),)):
-            attempt = _Attempt(self.place, self.limit, wanted, family)
+        failed: WillPass | None = None
+        for algorithms in self._plans(wanted):
+            if any(_NAMES.get(kind, kind) in algorithms for kind in presented.values()) and algorithms != _ALL:
+                continue
+            attempt = _Attempt(self.place, self.limit, wanted, algorithms)
             session = attempt.run(options)
             if session is not None:
-                self.families = (family,)
+                kind = next(_NAMES.get(kind, kind) for kind in attempt.presented.values())
+                self.fits = next((family for family in FAMILIES if kind in family), _ALL)
                 return session
             presented |= attempt.presented
-        self.families = ()
+            failed = attempt.failed or failed
+        self.fits = ()
+        if failed and not presented:
+            raise failed
         raise _not_trusted(self.place, wanted, presented)
+
+    def _plans(self, wanted: HostKey | None) -> Iterable[tuple[str, ...]]:
+        """Return the algorithms to offer, one connection after another: a server shows one of its host keys at a time,
+        and the wanted one may not be the one it prefers.
+        """
+        known = wanted.families if wanted and wanted.kind else ()
+        others = FAMILIES if wanted and not wanted.kind else ()
+        return dict.fromkeys(plan for plan in (self.fits, *known, _ALL, *others) if plan)
 
     def _wanted(self) -> HostKey | None:
         try:
@@ -71,6 +90,7 @@ class _Attempt:
         self.place, self.limit, self.wanted, self.family = place, limit, wanted, family
         self.presented: dict[str, str] = {}
         self.trusted = ""
+        self.failed: WillPass | None = None
 
     def run(self, identity: dict[str, Any]) -> Session | None:
         """Return the session; None where the host key is not the wanted one, or there is none of this family."""
@@ -80,11 +100,15 @@ class _Attempt:
         try:
             loop.run_until_complete(asyncio.wait_for(self._connect(session, identity), self.limit))
             session.greet()
-        except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:
+        except asyncssh.HostKeyNotVerifiable:
             discard(loop)
-            if isinstance(error, asyncssh.KeyExchangeFailed) and "host key" not in str(error):
-                raise self._explained(error, identity) from None
             return None
+        except asyncssh.ConnectionLost as error:
+            discard(loop)
+            self.failed = self._explained(error, identity)
+            if self.trusted or (self.family == _ALL and not self.presented):
+                raise self.failed from None
+            return None  # that is how OpenSSH says that it has no such host key
         except WillPass:
             session.close()
             raise
@@ -220,7 +244,7 @@ def _why(error: Exception, place: "SftpPlace", limit: float, identity: dict[str,
             return f"does not answer within {limit:.0f} s: is it on, and does a firewall let us through to its port?"
         case asyncssh.PermissionDenied():
             return _refused(place, identity)
-        case asyncssh.ChannelOpenError():
+        case asyncssh.ChannelOpenError() | BrokenPipeError():
             return f"lets {place.user} in, but offers no SFTP: switch the sftp subsystem on there, for this user"
         case asyncssh.KeyExchangeFailed():
             return f"and we have no method of encryption in common: {for_line(str(error), 200)}; update the server"

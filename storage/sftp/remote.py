@@ -3,7 +3,7 @@
 import re
 import stat
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -21,7 +21,7 @@ WINDOW = 4 << 20
 """Bytes that may be under way: enough for 1 Gbit/s at 30 ms."""
 
 _OPEN_FOLDERS, _FRESH = 32, 64
-_LISTING_S = 10.0
+_LISTING_S, _MISSES = 10.0, 16
 _LISTS_AT_ONCE = 4
 _READ_ONLY = 1
 _LITTLE_ROOM = 1 << 16
@@ -39,6 +39,19 @@ class Nature:
     folder_sync: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What was in a folder."""
+
+    at: float
+    names: set[str]
+    parts: list[str]
+
+    @property
+    def recent(self) -> bool:
+        return time.monotonic() - self.at < _LISTING_S
+
+
 class Remote:
     """One place, over one session."""
 
@@ -49,7 +62,8 @@ class Remote:
         self._root, self._user = root or ".", user
         self._folders: OrderedDict[PurePosixPath, bytes] = OrderedDict()
         self._fresh: OrderedDict[PurePosixPath, int] = OrderedDict()
-        self._listings: dict[PurePosixPath, tuple[float, list[str]]] = {}
+        self._listings: dict[PurePosixPath, _Listing] = {}
+        self._misses: Counter[PurePosixPath] = Counter()
 
     def path(self, path: PurePosixPath | str = "") -> bytes:
         """Return a path as the server takes it. Raises ForGood."""
@@ -136,9 +150,15 @@ class Remote:
 
     def arrived(self, path: PurePosixPath, size: int) -> None:
         """Take note of a size that the server has told after a file got its name: it is asked for next."""
+        self.named(path)
         self._fresh[path] = size
         if len(self._fresh) > _FRESH:
             self._fresh.popitem(last=False)
+
+    def named(self, path: PurePosixPath) -> None:
+        """Take note that there is something of this name."""
+        if path.parent in self._listings:
+            self._listings[path.parent].names.add(path.name)
 
     def fresh(self, path: PurePosixPath) -> int | None:
         """Return that size, once."""
@@ -147,12 +167,33 @@ class Remote:
     def leftovers(self, path: PurePosixPath, fresh: bool = False) -> list[PurePosixPath]:
         """Return what broken-off attempts at a file have left. Raises TargetError."""
         known = self._listings.get(path.parent)
-        if fresh or known is None or time.monotonic() - known[0] > _LISTING_S:
-            names = [name for name, _ in self.list(path.parent) if name.startswith(".") and name.endswith(".part")]
-            known = self._listings[path.parent] = (time.monotonic(), names)
+        if fresh or known is None or not known.recent:
+            known = self._list_names(path.parent)
         own = re.escape(f".{path.name}.")
         pattern = re.compile(f"{own}([0-9a-f]{{{PART_DIGITS}}}\\.)?part")
-        return [path.with_name(name) for name in known[1] if pattern.fullmatch(name)]
+        return [path.with_name(name) for name in known.parts if pattern.fullmatch(name)]
+
+    def missing(self, path: PurePosixPath) -> bool:
+        """Whether there is no file of this name, as far as is known without asking: for many files that are sent into
+        one folder. What another has put there in the last seconds is found out when ours is to get the name.
+        """
+        known = self._listings.get(path.parent)
+        if self._misses[path.parent] < _MISSES or known is None or not known.recent:
+            return False
+        return path.name not in known.names
+
+    def missed(self, path: PurePosixPath) -> None:
+        """Take note that there is no such file. After some, their folder is listed: that costs less than asking on."""
+        self._misses[path.parent] += 1
+        known = self._listings.get(path.parent)
+        if self._misses[path.parent] % max(_MISSES, len(known.names) // _MISSES if known else 0) == 0:
+            self._list_names(path.parent)
+
+    def _list_names(self, folder: PurePosixPath) -> _Listing:
+        names = {name for name, _ in self.list(folder)}
+        parts = [name for name in names if name.startswith(".") and name.endswith(".part")]
+        listing = self._listings[folder] = _Listing(time.monotonic(), names, parts)
+        return listing
 
     def list(self, path: PurePosixPath | str) -> Iterator[tuple[str, Attributes]]:
         """Yield what is in a folder; nothing if there is none. Raises TargetError."""

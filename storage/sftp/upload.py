@@ -69,6 +69,7 @@ class SftpUpload:
         # A long file's part goes when its name is certain, a short one's in the same go.
         also = [wire.lstat(name), *self._sync_folder(), *([wire.remove(part)] if linked and not self._stays else [])]
         named, found, *others = naming.give_name(self._session, remote.nature.way, part, name, also)
+        remote.named(self._path)
         if not named.ok:
             self._not_named(named, found)
         if not named.ok or (linked and (self._stays or not others[-1].ok)):

@@ -207,6 +207,17 @@ def test_without_a_host_key_nothing_is_sent_and_the_line_is_shown(own: OpenSsh) 
         assert _logins(own)
 
 
+def test_a_server_with_one_kind_of_host_key(own: OpenSsh) -> None:
+    own.kill()
+    own.drop_host_keys("ed25519", "ecdsa")
+    own.start()
+    with using(place_on(own, host_key=own.fingerprint_of("rsa"))) as target:
+        assert "ssh-rsa" in target.about()["host key"]
+    told = refusal(place_on(own, host_key=own.fingerprint))
+    assert "ALARM" in told
+    assert own.fingerprint_of("rsa") in told
+
+
 def test_host_keys_in_all_forms_and_of_all_kinds(shared: OpenSsh) -> None:
     for kind in ("ed25519", "ecdsa", "rsa"):
         print_, public = shared.fingerprint_of(kind), shared.public_key(kind)
@@ -610,6 +621,27 @@ def test_the_second_name_that_a_kill_leaves_goes(own: OpenSsh, digest: str) -> N
         target.close()
         assert target.size(A) == 5
         assert everything(own.files).keys() == {str(A), str(MARK)}
+
+
+def test_many_files_into_one_folder_and_what_others_put_there_meanwhile(own: OpenSsh) -> None:
+    with using(place_on(own)) as target:
+        for number in range(60):
+            path = A.with_name(f"{number}.wav")
+            assert target.size(path) is None
+            if number in (40, 50):
+                (own.files / path).write_bytes(b"them" if number == 40 else b"%4d" % number)
+                os.chown(own.files / path, UID, UID)
+            if number == 40:
+                with pytest.raises(NameTaken):
+                    put(target, path, b"%4d" % number)
+            else:
+                put(target, path, b"%4d" % number)
+            assert target.size(path) == 4
+            assert target.size(path) == 4
+    expected = {str(A.with_name(f"{n}.wav")): b"them" if n == 40 else b"%4d" % n for n in range(60)}
+    there = everything(own.files)
+    assert there.pop(str(MARK))
+    assert there == expected
 
 
 def test_what_a_killed_probe_leaves_goes(own: OpenSsh) -> None:

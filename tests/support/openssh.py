@@ -108,6 +108,13 @@ class OpenSsh:
             old.unlink(missing_ok=True)
         _keygen(kind, path)
 
+    def drop_host_keys(self, *kinds: str) -> None:
+        """Have it use these kinds of host key no longer, from the next start."""
+        config = self._etc / "ssh/own_config"
+        lines = config.read_text().splitlines(keepends=True)
+        gone = {f"HostKey /etc/ssh/own_{kind}" for kind in kinds}
+        config.write_text("".join(line for line in lines if line.strip() not in gone))
+
     def start(self) -> None:
         """Start it on its port, and wait until it answers."""
         mounts = (
