@@ -103,7 +103,7 @@ class _Attempt:
         except asyncssh.HostKeyNotVerifiable:
             discard(loop)
             return None
-        except asyncssh.ConnectionLost as error:
+        except (asyncssh.ConnectionLost, ConnectionResetError) as error:
             discard(loop)
             self.failed = self._explained(error, identity)
             if self.trusted or (self.family == _ALL and not self.presented):
