@@ -100,7 +100,7 @@ class Queue:
         query = sa.select(_recordings).where(_recordings.c.number > after, _recordings.c.removed.is_(None), ~known)
         with self._look() as look:
             rows = look.execute(query.order_by(_recordings.c.number).limit(limit)).all()
-        return [(row.number, _parcel(row)) for row in rows]
+        return [(row.number, parcel_of(row)) for row in rows]
 
     def decide(self, target: str, decisions: Iterable[tuple[int, Parcel, bool]]) -> None:
         """Write down which of these recordings a target wants."""
@@ -123,13 +123,13 @@ class Queue:
         query = (
             sa.select(_jobs.c.attempts, _recordings)
             .join(_recordings, _recordings.c.number == _jobs.c.recording)
-            .where(_jobs.c.target == target, _is(WAITING), late, _jobs.c.recording.not_in(list(without)))
+            .where(_jobs.c.target == target, is_(WAITING), late, _jobs.c.recording.not_in(list(without)))
             .order_by(_jobs.c.ended, _jobs.c.recording)
             .limit(limit)
         )
         with self._look() as look:
             rows = look.execute(query).all()
-        return [Job(row.number, target, _parcel(row), row.attempts) for row in rows]
+        return [Job(row.number, target, parcel_of(row), row.attempts) for row in rows]
 
     def confirm(self, job: Job, now: float, place: str, beside: bool) -> None:
         """Mark a job as done: the target has the recording, checked and durable. Not so if the recording has changed
@@ -163,20 +163,20 @@ class Queue:
         query = (
             sa.select(_jobs.c.attempts, _jobs.c.target, _recordings)
             .join(_recordings, _recordings.c.number == _jobs.c.recording)
-            .where(_jobs.c.target.in_(list(targets)), _is(LOST))
+            .where(_jobs.c.target.in_(list(targets)), is_(LOST))
             .order_by(_jobs.c.ended, _jobs.c.recording)
             .limit(limit)
         )
         with self._look() as look:
             rows = look.execute(query).all()
-        return [Job(row.number, row.target, _parcel(row), row.attempts) for row in rows]
+        return [Job(row.number, row.target, parcel_of(row), row.attempts) for row in rows]
 
     def found(self, found: Sequence[Job]) -> None:
         """Write down that what was lost is back: it waits again."""
         values = {"state": WAITING, "next_try": 0.0, "failing_since": None, "error": None}
         with self._change() as change:
             for job in found:
-                change.execute(_jobs.update().where(*_this(job), _is(LOST)).values(**values))
+                change.execute(_jobs.update().where(*_this(job), is_(LOST)).values(**values))
 
     def target(self, name: str) -> TargetState:
         """Return how a target does."""
@@ -212,10 +212,10 @@ class Queue:
             count.filter(refused).label("failing"),
             sa.func.min(jobs.failing_since).label("since"),
             sa.func.coalesce(sa.func.sum(jobs.bytes), 0).label("bytes"),
-        ).where(mine, _is(WAITING))
-        error = sa.select(jobs.error).where(mine, _is(WAITING), refused).order_by(jobs.ended).limit(1)
+        ).where(mine, is_(WAITING))
+        error = sa.select(jobs.error).where(mine, is_(WAITING), refused).order_by(jobs.ended).limit(1)
         beside = sa.select(count).where(mine, sa.text("beside = 1"), jobs.confirmed > now - 86400)
-        lost = sa.select(count).where(mine, _is(LOST))
+        lost = sa.select(count).where(mine, is_(LOST))
         done = sa.select(_targets.c.confirmed).where(_targets.c.name == target)
         with self._look() as look:
             row = look.execute(waiting).one()
@@ -252,7 +252,7 @@ class Queue:
         """
         here = sa.select(_recordings.c.ended, _recordings.c.bytes).where(_recordings.c.removed.is_(None))
         waiting = sa.select(_jobs.c.recording, _jobs.c.ended, _jobs.c.bytes)
-        waiting = waiting.where(_jobs.c.target.in_(list(waiting_for)), _is(WAITING)).distinct()
+        waiting = waiting.where(_jobs.c.target.in_(list(waiting_for)), is_(WAITING)).distinct()
         rows = (waiting if waiting_for else here).subquery()
         day = sa.cast(rows.c.ended / 86400.0, sa.Integer)
         query = sa.select(day, sa.func.sum(rows.c.bytes)).where(rows.c.ended < before).group_by(day)
@@ -281,7 +281,7 @@ class Queue:
         with self._look() as look:
             for row in look.execute(query.order_by(_recordings.c.ended, _recordings.c.number)):
                 has, needs_not = (frozenset(json.loads(names)) for names in (row.has, row.needs_not))
-                yield Local(row.number, _parcel(row), has, needs_not)
+                yield Local(row.number, parcel_of(row), has, needs_not)
 
     def going(self, numbers: Sequence[int], now: float) -> None:
         """Write down that these recordings are about to be removed from this machine's disk."""
@@ -293,7 +293,7 @@ class Queue:
         """Return the recordings whose removal was begun and not ended."""
         with self._look() as look:
             rows = look.execute(sa.select(_recordings).where(_recordings.c.going.is_not(None))).all()
-        return [Local(row.number, _parcel(row), frozenset()) for row in rows]
+        return [Local(row.number, parcel_of(row), frozenset()) for row in rows]
 
     def gone(self, numbers: Sequence[int], now: float) -> None:
         """Write down that these recordings are no longer on this machine's disk."""
@@ -377,7 +377,7 @@ def _this(job: Job) -> tuple[sa.ColumnElement[bool], ...]:
     return _jobs.c.recording == job.number, _jobs.c.target == job.target
 
 
-def _is(state: str) -> sa.ColumnElement[bool]:
+def is_(state: str) -> sa.ColumnElement[bool]:
     """Whether a job is in a state; written out, so that SQLite sees that the index of open jobs will do."""
     return _jobs.c.state == sa.literal_column(f"'{state}'")
 
@@ -386,5 +386,6 @@ def _portions(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
     return (numbers[start : start + _SOME] for start in range(0, len(numbers), _SOME))
 
 
-def _parcel(row: Any) -> Parcel:
+def parcel_of(row: Any) -> Parcel:
+    """Return the parcel that a row of recordings describes."""
     return Parcel(row.id, row.stem, tuple(json.loads(row.files)), row.bytes, row.ended)
