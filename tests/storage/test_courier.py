@@ -339,7 +339,7 @@ def test_a_recording_is_broken_off_when_the_hours_are_over_and_goes_on_the_next_
     desk.now = night.opens(desk.now)
     start = desk.now
     assert [report.outcome for report in desk.work()] == ["delivered"]
-    assert desk.now - start == pytest.approx((2 * (16 << 20) - kept) / 1e6, abs=2)  # sent and read back, save what was there
+    assert desk.now - start == pytest.approx((2 * (16 << 20) - kept) / 1e6, abs=2)  # both ways
     assert desk.target.files() == everything(desk.root)
 
 
