@@ -8,6 +8,7 @@ from ..storage.names import TemplateError
 from ..storage.pace import PaceError, hours
 from ..storage.route import DIRECTIONS, route
 from ..storage.safe_text import for_terminal
+from ..storage.sftp.host_key import NotAHostKey, host_key
 from .nearest import nearest
 from .secret_places import MAIL, passphrase_place, password_place
 from .settings import ConfigError
@@ -15,8 +16,6 @@ from .target_settings import KINDS, TargetKey, TargetSettings, target_keys
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.%a-z]*\]?")
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?")
-_PUBLIC_KEY = re.compile(r"(?:\S+ )?(?:ssh|ecdsa|sk)-\S+ AAAA[A-Za-z0-9+/=]+(?: .*)?")
 _SECRET = re.compile(r"pass|secret|credential", re.IGNORECASE)
 _NEEDED = {"folder": ("folder",), "smb": ("server", "share", "user"), "sftp": ("host", "user", "folder")}
 _PATHS = ("key_file", "password_file", "passphrase_file")
@@ -126,8 +125,10 @@ def _place_faults(target: TargetSettings) -> Iterator[tuple[str, str]]:
         yield "folder", "it is within the share, and begins with no slash"
     if ".." in re.split(r"[/\\]", target.folder):
         yield "folder", "no .. in it"
-    if target.host_key and not (_FINGERPRINT.fullmatch(target.host_key) or _PUBLIC_KEY.fullmatch(target.host_key)):
-        yield "host_key", "neither a fingerprint, SHA256:..., as `ssh-keygen -lf` shows it, nor a line of known_hosts"
+    try:
+        host_key(target.host_key)
+    except NotAHostKey as error:
+        yield "host_key", f"{error}, as `ssh-keygen -lf` and known_hosts have them"
 
 
 def _selection_faults(target: TargetSettings) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..sniffer.direction import Own
+from ..storage import state
 from ..storage.route import Route, Selection, route
 from ..storage.secret import Secret
 from ..storage.targets import Target
@@ -50,6 +51,13 @@ def all_targets(settings: Settings) -> tuple[TargetSettings, ...]:
         return settings.targets
     path = str(Path(settings.deliver.folder).absolute())
     return TargetSettings(name=path, kind="folder", folder=path, connections=1), *settings.targets
+
+
+def known_targets(folder: Path) -> set[str]:
+    """Return the targets that have taken a recording before, by what the deliver stage says in the state folder."""
+    told = (state.read(folder, "deliver") or {}).get("targets")
+    found = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    return {one["name"] for one in found if one.get("confirmed") and isinstance(one.get("name"), str)}
 
 
 def with_secrets(settings: Settings, before: Settings | None = None) -> Settings:

@@ -180,7 +180,11 @@ def test_a_disabled_one_is_no_destination() -> None:
         ("sftp", {"connections": 0}, "connections: 0 is less than 1"),
         ("sftp", {"connections": 9}, "connections: 9 is more than 8"),
         ("sftp", {"limit_kbit": -1}, "limit_kbit: -1 is less than 0"),
-        ("sftp", {"host_key": "16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48"}, "host_key: neither a fingerprint"),
+        (
+            "sftp",
+            {"host_key": "16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48"},
+            "host_key: it is neither a fingerprint",
+        ),
         ("sftp", {"key_file": "id_ed25519"}, "key_file: the whole path is needed"),
         ("sftp", {"hours": "22-6"}, "hours: '22-6' is no part of a day"),
         ("sftp", {"hours": "22:00-22:00"}, "hours: "),
