@@ -50,7 +50,7 @@ class Desk:
             "version": VERSION,
             "book": self.book.as_json(),
             "outbox": self.outbox.as_json(),
-            "calls": self.calls,
+            "calls": [dict(one) for one in self.calls],
             "cursor": self.cursor,
             "alive": self.alive,
             "lost_calls": self.lost_calls,

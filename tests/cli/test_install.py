@@ -34,7 +34,7 @@ from tests.support.sandbox import read as read_unit
 from tests.support.scene import plain_call
 from tests.support.users import environment, needs_root, python_for_all
 
-NAMES = ["tapdeck.service", *(f"tapdeck-{stage}.service" for stage in ("capture", "deliver", "metrics", "seal"))]
+NAMES = ["tapdeck.service", *(f"tapdeck-{stage}.service" for stage in ("alarms", "capture", "deliver", "metrics", "seal"))]
 MOST_EXPOSED = 25
 """2.5, as `systemd-analyze --threshold` counts."""
 
@@ -96,7 +96,7 @@ def test_systemd_has_nothing_to_say_against_them(unit_files: list[Path]) -> None
 
 def test_each_stage_has_its_user_and_no_right_but_capture_one(tmp_path: Path) -> None:
     assert install("--root", str(tmp_path), "--python", "/usr/bin/python3").exit_code == 0
-    for stage in ("capture", "seal", "deliver", "metrics"):
+    for stage in ("capture", "seal", "deliver", "metrics", "alarms"):
         unit = read_unit(tmp_path / "etc/systemd/system" / f"tapdeck-{stage}.service")
         assert unit["User"] == [f"tapdeck-{stage}"]
         assert unit["SupplementaryGroups"] == ["tapdeck"]
