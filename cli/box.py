@@ -11,7 +11,7 @@ from ..storage import state
 from .exit_codes import Health
 
 WORDS = {Health.GREEN: "healthy", Health.AMBER: "warning", Health.RED: "critical"}
-STAGES = ("capture", "seal", "deliver", "metrics")
+STAGES = ("capture", "seal", "deliver", "metrics", "alarms")
 """Processes that report each second, besides the supervisor's own `run`."""
 
 Report = Mapping[str, Any]
@@ -39,8 +39,8 @@ def read(folder: Path) -> Reports:
 def summary(reports: Reports) -> dict[str, Any]:
     """Return the state of the box as JSON has it."""
     capture, seal, deliver = (reports.of.get(stage, {}) for stage in STAGES[:3])
-    packets = _mapping(capture, "packets")
-    disk = _mapping(deliver, "disk")
+    packets = mapping(capture, "packets")
+    disk = mapping(deliver, "disk")
     alarms = active_alarms(reports)
     health = _health(reports, alarms)
     return {
@@ -53,17 +53,17 @@ def summary(reports: Reports) -> dict[str, Any]:
         "days_until_full": disk.get("days_until_full"),
         "packets": dict(packets),
         "packets_per_second": number(capture, "rate"),
-        "calls": dict(_mapping(capture, "calls")),
-        "recordings": dict(_mapping(seal, "calls")),
+        "calls": dict(mapping(capture, "calls")),
+        "recordings": dict(mapping(seal, "calls")),
         "interfaces": entries(capture, "interfaces"),
         "spool": {
-            **_mapping(capture, "spool"),
+            **mapping(capture, "spool"),
             "waiting_to_be_sealed": number(seal, "waiting"),
             "unsigned": number(seal, "unsigned"),
         },
         "queue": entries(deliver, "targets"),
         "disk": dict(disk),
-        "clock": dict(_mapping(capture, "clock")),
+        "clock": dict(mapping(capture, "clock")),
         "stages": {name: _stage(reports, name) for name in ("run", *STAGES) if name in reports.of},
         "selftest": _selftest(reports),
         "downtimes": entries(capture, "downtime"),
@@ -74,11 +74,13 @@ def summary(reports: Reports) -> dict[str, Any]:
 
 def active_alarms(reports: Reports) -> list[dict[str, Any]]:
     """Return all alarms, each with its `stage`: of stages that run, and of reports that no running stage keeps up, as a
-    self-test's.
+    self-test's. `acknowledged` says who looks after it, and is None where nobody does.
     """
     passing = {*STAGES, "run"}
+    book = entries(reports.of["alarms"], "acknowledged") if "alarms" in reports.alive else []
+    looked_after = {(one.get("stage"), one.get("code"), one.get("about")): one for one in book}
     return [
-        {**alarm, "stage": name}
+        {**alarm, "stage": name, "acknowledged": looked_after.get((name, alarm.get("code"), alarm.get("about", "")))}
         for name, report in reports.of.items()
         if name in reports.alive or name not in passing
         for alarm in entries(report, "alarms")
@@ -104,17 +106,18 @@ def entries(report: Report, key: str) -> list[dict[str, Any]]:
     return [dict(one) for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
-def _mapping(report: Report, key: str) -> Mapping[str, Any]:
+def mapping(report: Report, key: str) -> Mapping[str, Any]:
+    """Return an object of a report, empty where there is none."""
     value = report.get(key)
     return value if isinstance(value, Mapping) else {}
 
 
 def _stage(reports: Reports, name: str) -> dict[str, Any]:
     report = reports.of[name]
-    child = _mapping(_mapping(reports.of.get("run", {}), "children"), name) if "run" in reports.alive else {}
+    child = mapping(mapping(reports.of.get("run", {}), "children"), name) if "run" in reports.alive else {}
     return {
         "running": name in reports.alive,
-        "expected": _is_expected(reports, name),
+        "expected": is_expected(reports, name),
         "pid": report.get("pid"),
         "since": child.get("since") or report.get("started"),
         "report_age_s": round(max(reports.now - number(report, "updated"), 0.0), 1),
@@ -131,14 +134,18 @@ def _selftest(reports: Reports) -> dict[str, Any] | None:
 def _health(reports: Reports, alarms: list[dict[str, Any]]) -> Health:
     if "capture" not in reports.alive or any(alarm.get("severity") == "critical" for alarm in alarms):
         return Health.RED
-    missing = any(_is_expected(reports, stage) and stage not in reports.alive for stage in STAGES)
-    return Health.AMBER if alarms or missing else Health.GREEN
+    return Health.AMBER if alarms or missing(reports) else Health.GREEN
 
 
-def _is_expected(reports: Reports, name: str) -> bool:
+def missing(reports: Reports) -> list[str]:
+    """Return the stages that should run, and do not."""
+    return [stage for stage in STAGES if is_expected(reports, stage) and stage not in reports.alive]
+
+
+def is_expected(reports: Reports, name: str) -> bool:
     """Whether a stage should run: under a supervisor it and its children, else each stage that ever did."""
     if "run" in reports.alive:
-        return name == "run" or name in _mapping(reports.of["run"], "children")
+        return name == "run" or name in mapping(reports.of["run"], "children")
     return name != "run" and name in reports.of
 
 

@@ -5,7 +5,6 @@ pydantic-settings validates the file and the variables. It costs a third of a se
 when there is a file or a variable.
 """
 
-import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -15,13 +14,17 @@ from typing import Any, TypeVar
 
 import click
 
+from .nearest import nearest
+from .secret_places import VARIABLES as SECRETS
 from .settings import SECTIONS, ConfigError, Setting, Settings, all_settings, check
+from .target_settings import TargetSettings
 
 PLACES = (Path("tapdeck.toml"), Path("/etc/tapdeck/tapdeck.toml"))
 """Where a configuration file is looked for, when neither --config nor TAPDECK_CONFIG names one."""
 
 _PREFIX = "TAPDECK_"
 _FILE_VARIABLE = "TAPDECK_CONFIG"
+_TARGETS = "targets"
 _MAX_FILE = 1 << 20
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -40,13 +43,19 @@ def load(
     environ = os.environ if environ is None else environ
     file = _find_file(path, environ)
     content = _read_file(file) if file else {}
+    tables = content.pop(_TARGETS, None)
     variables = _variables(environ)
     settings = Settings()
     if content or variables:
         from .config_model import validate  # the slow import
 
         settings = validate(content, variables, str(file) if file else "")
-    settings = replace(settings, source=str(file) if file else "")
+    targets: tuple[TargetSettings, ...] = ()
+    if tables is not None:
+        from .target_tables import read_targets
+
+        targets = read_targets(tables, str(file))
+    settings = replace(settings, targets=targets, source=str(file) if file else "")
     settings = _overlaid(settings, options or {})
     check(settings)
     return settings
@@ -87,30 +96,28 @@ def _read_file(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     for section, keys in content.items():
+        if section == _TARGETS:
+            continue
         if section not in SECTIONS:
-            raise ConfigError(f"{path}: unknown section [{section}]{_nearest(section, list(SECTIONS))}")
+            raise ConfigError(f"{path}: unknown section [{section}]{nearest(section, [*SECTIONS, _TARGETS])}")
         if not isinstance(keys, dict):
             raise ConfigError(f"{path}: {section} has to be a section, [{section}]")
         known = [setting.key for setting in all_settings() if setting.section == section]
         for key in keys:
             if key not in known:
-                raise ConfigError(f"{path}: unknown key {section}.{key}{_nearest(key, known)}")
+                raise ConfigError(f"{path}: unknown key {section}.{key}{nearest(key, known)}")
     return content
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that are settings. Raises ConfigError for one that only looks like a setting."""
     known = [setting.variable for setting in all_settings()]
-    found = {name: text for name, text in environ.items() if name.startswith(_PREFIX) and name != _FILE_VARIABLE}
+    ours = {name: text for name, text in environ.items() if name.startswith(_PREFIX) and name != _FILE_VARIABLE}
+    found = {name: text for name, text in ours.items() if not name.startswith(SECRETS)}
     for name in found:
         if name not in known:
-            raise ConfigError(f"environment: unknown variable {name}{_nearest(name, [*known, _FILE_VARIABLE])}")
+            raise ConfigError(f"environment: unknown variable {name}{nearest(name, [*known, _FILE_VARIABLE])}")
     return found
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
 
 
 def _overlaid(settings: Settings, options: Mapping[str, Any]) -> Settings:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..storage.atomic import sync_folder
 from .settings import Settings, all_settings
-from .show_config import toml_value
+from .show_config import target_as_toml, toml_value
 
 FILE_MODE, FOLDER_MODE = 0o640, 0o755
 """Numbers and networks of the house are nobody's business, but the stages' users have to read them."""
@@ -31,6 +31,8 @@ def as_file(settings: Settings, always: Collection[str]) -> str:
             lines += ["", f"[{setting.section}]"]
         lines += textwrap.wrap(setting.help, 116, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
         lines.append(f"{setting.key} = {_toml(value)}")
+    for target in settings.targets:
+        lines += ["", *target_as_toml(target)]
     return _HEAD + "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .settings import SECTIONS, ConfigError, Settings
+from .target_settings import TargetSettings
 
 
 class _Base(BaseSettings):
@@ -48,13 +49,31 @@ def validate(content: dict[str, Any], variables: dict[str, str], file: str) -> S
     return Settings(**sections)
 
 
+def validate_target(table: dict[str, Any], place: str) -> TargetSettings:
+    """Return the target of a table whose keys are known. Raises ConfigError, without the value of what may be a
+    secret's.
+    """
+    try:
+        values = _made("target", TargetSettings)(**table).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        shown = "" if "pass" in key else f" (it is {first['input']!r})"
+        raise ConfigError(f"{place}: {key}: {first['msg']}{shown}") from None
+    return TargetSettings(**values)
+
+
+def _made(name: str, kind: type) -> type[BaseModel]:
+    hints = get_type_hints(kind)
+    members: dict[str, Any] = {one.name: (_type(hints[one.name]), one.default) for one in fields(kind)}
+    return create_model(name, __base__=_Section, **members)
+
+
 def _model() -> type[_Base]:
     """Make the model from the dataclasses, so that there is one list of settings."""
     sections: dict[str, Any] = {}
     for name, kind in SECTIONS.items():
-        hints = get_type_hints(kind)
-        members: dict[str, Any] = {one.name: (_type(hints[one.name]), one.default) for one in fields(kind)}
-        section = create_model(name, __base__=_Section, **members)
+        section = _made(name, kind)
         sections[name] = (section, Field(default_factory=section))
     return create_model("Configuration", __base__=_Base, **sections)
 

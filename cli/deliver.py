@@ -14,6 +14,7 @@ from .config import load, with_options
 from .exit_codes import ExitCode
 from .privileges import drop_to
 from .settings import ConfigError, Settings
+from .targets import with_secrets
 from .users import with_present_users
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ def deliver(once: bool, as_json: bool, config: Path | None, **options: Any) -> i
     confirmed is removed here, oldest first, only when the disk runs short (storage.reserve_mb). SIGTERM ends it, in the
     middle of a recording too, which is delivered the next time; at SIGHUP the configuration is read again.
     """
-    settings = with_present_users(load(config, options))
+    settings = with_secrets(with_present_users(load(config, options)))
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     layout.prepare(settings)
     drop_to(settings.users.deliver, [settings.users.group] if settings.users.group else [], "users.deliver")
     state = Path(settings.storage.state)
     held = lock.hold(state, "deliver")
     try:
-        return _run(settings, once, as_json, lambda: with_present_users(load(config, options)))
+        return _run(settings, once, as_json, lambda: with_secrets(with_present_users(load(config, options)), settings))
     finally:
         os.close(held)
 

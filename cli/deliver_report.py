@@ -1,13 +1,14 @@
 """What the deliver stage says: a line for each recording, its report, its alarms, in words for the admin."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from ..storage.courier import Report
-from ..storage.queue import TargetState, Totals
+from ..storage.jobs import Job, TargetState, Totals
+from ..storage.removal import DISK_LOW
 from ..storage.safe_text import for_json, for_terminal
 from ..storage.space import Decision, Disk, Local, size_text
 from ..storage.state import Severity
@@ -17,13 +18,17 @@ STALLED_S = 120.0
 CRITICAL_S = 86_400.0
 """An outage of this length is more than a warning."""
 
+SHOWN = 5
+"""Recordings that an alarm names."""
+
 Words = tuple[str, Severity]
 
 
 @dataclass(frozen=True, slots=True)
 class TargetView:
     """One target at a moment. `silent` is the seconds in which a running delivery has not moved a byte; `trouble` what
-    keeps its courier from working at all.
+    keeps its courier from working at all; `rate` the bytes a second that move; `opens` when its hours begin, None while
+    it may be used.
     """
 
     name: str
@@ -31,6 +36,8 @@ class TargetView:
     totals: Totals
     silent: float = 0.0
     trouble: str = ""
+    rate: float = 0.0
+    opens: float | None = None
 
     @property
     def failing_since(self) -> float | None:
@@ -41,21 +48,32 @@ class TargetView:
     @property
     def error(self) -> str:
         """What is wrong, empty if nothing is."""
-        stalled = f"no byte has moved for {self.silent:.0f} s: the disk or its connection hangs"
+        stalled = f"no byte has moved for {self.silent:.0f} s: the target or its connection hangs"
         return self.trouble or (stalled if self.silent > STALLED_S else "") or self.state.error or self.totals.error
 
+    @property
+    def next_try(self) -> float | None:
+        """When a target that fails is tried again, in seconds since the epoch."""
+        times = [self.state.next_try, self.opens or 0.0]
+        return max(times) if self.state.failing_since is not None else None
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the target as deliver.json has it."""
+        """Return the target as deliver.json has it. Bytes are those that wait."""
         return {
             "name": self.name,
             "waiting": self.totals.waiting,
+            "bytes": self.totals.bytes,
+            "rate": round(self.rate),
             "confirmed": self.totals.confirmed,
             "failing_since": _iso(self.failing_since),
             "error": self.error or None,
             "refused": self.totals.failing,
+            "lost": self.totals.lost,
             "beside": self.totals.beside,
             "oldest_waiting": _iso(self.totals.oldest),
-            "next_try": _iso(self.state.next_try or None),
+            "next_try": _iso(self.next_try),
+            "outside_hours": self.opens is not None,
+            "opens": _iso(self.opens),
         }
 
 
@@ -67,6 +85,8 @@ def line(report: Report) -> str:
         return f"{clock}  {target} does not work, {again}: {for_terminal(report.error, 500)}"
     if report.outcome == "refused":
         return f"{clock}  {report.id}  not delivered to {target}, {again}: {for_terminal(report.error, 500)}"
+    if report.outcome == "lost":
+        return f"{clock}  {report.id}  cannot go to {target}: {for_terminal(report.error, 500)}"
     back = "  (works again)" if report.recovered else ""
     beside = f"  in {for_terminal(report.folder, 500)}: its name was taken" if report.beside else ""
     size = f"{report.files} files, {size_text(report.bytes)}, {report.seconds:.1f} s"
@@ -78,37 +98,52 @@ def json_line(report: Report) -> str:
     return _json({"event": report.outcome, **{key: value for key, value in asdict(report).items() if key != "outcome"}})
 
 
-def removed_line(local: Local) -> str:
-    """Return the line for a recording that made room."""
+def removed_line(local: Local, reason: str) -> str:
+    """Return the line for a recording that has gone from this machine."""
     where = ", ".join(for_terminal(name) for name in sorted(local.confirmed))
-    return f"{datetime.now():%H:%M:%S}  {local.parcel.id}  removed here to make room; it is on {where}"
+    why = "to make room" if reason == DISK_LOW else f"({for_terminal(reason)})"
+    return f"{datetime.now():%H:%M:%S}  {local.parcel.id}  removed here {why}; it is on {where}"
 
 
-def removed_json(local: Local) -> str:
+def removed_json(local: Local, reason: str) -> str:
     """Return the same as one JSON object."""
     parcel = local.parcel
     facts = {"id": parcel.id, "stem": parcel.stem, "bytes": parcel.bytes, "confirmed_by": sorted(local.confirmed)}
-    return _json({"event": "removed", **facts})
+    return _json({"event": "removed", **facts, "reason": reason})
 
 
-def failure(views: Sequence[TargetView], now: float) -> Words | None:
-    """Return the words for DELIVER_FAILED, None if all is well."""
-    failing = [view for view in views if view.error]
-    if not failing:
+def failure(view: TargetView, now: float) -> Words | None:
+    """Return the words for DELIVER_FAILED about one target, None if all is well."""
+    if not view.error:
         return None
-    long = any(view.failing_since is not None and now - view.failing_since > CRITICAL_S for view in failing)
-    return "; ".join(text for view in failing for text in _failing(view)), "critical" if long else "warning"
+    long = view.failing_since is not None and now - view.failing_since > CRITICAL_S
+    return f"{_failing(view)}: {view.error}. {_waits(view.totals)}. {_next(view)}", "critical" if long else "warning"
 
 
-def name_taken(views: Sequence[TargetView]) -> Words | None:
-    """Return the words for NAME_TAKEN, None if no name was taken in the last day."""
-    texts = [
-        f"on {view.name}, {view.totals.beside} recordings of the last day lie in folders ending in _other-..., because "
-        "other files had their names: find out who wrote those"
-        for view in views
-        if view.totals.beside
-    ]
-    return ("; ".join(texts), "warning") if texts else None
+def name_taken(view: TargetView) -> Words | None:
+    """Return the words for NAME_TAKEN about one target, None if no name was taken in the last day."""
+    if not view.totals.beside:
+        return None
+    return (
+        f"on {view.name}, {_count(view.totals.beside, 'recording')} of the last day lie in folders ending in "
+        "_other-..., because other files had their names. Those were not touched, and nothing is lost: find out who "
+        "wrote them",
+        "warning",
+    )
+
+
+def lost(jobs: Sequence[Job]) -> Words | None:
+    """Return the words for RECORDING_LOST, None if there are none."""
+    if not jobs:
+        return None
+    named = "; ".join(f"{job.parcel.id} ({job.parcel.stem}, not on {job.target})" for job in jobs[:SHOWN])
+    more = f"; and {len(jobs) - SHOWN} more" if len(jobs) > SHOWN else ""
+    return (
+        f"files of {_count(len({job.number for job in jobs}), 'recording')} have vanished from this machine before "
+        f"they were delivered: {named}{more}. Nothing else is affected. Put the files back, from a backup or another "
+        "target, and they are delivered; or take note with `tapdeck queue drop RECORDING`",
+        "critical",
+    )
 
 
 def disk_report(disk: Disk, used: int, daily: float, decision: Decision) -> dict[str, Any]:
@@ -118,15 +153,28 @@ def disk_report(disk: Disk, used: int, daily: float, decision: Decision) -> dict
     return {**account, "bytes_per_day": round(daily), "days_until_full": days}
 
 
-def _failing(view: TargetView) -> Iterator[str]:
+def _failing(view: TargetView) -> str:
     since = f" since {_iso(view.failing_since)}" if view.failing_since is not None else ""
-    waits = f"{view.totals.waiting} recordings wait, safe on this machine"
-    if view.totals.oldest is not None:
-        waits += f", the oldest of {_iso(view.totals.oldest)}"
     if view.trouble or view.silent > STALLED_S or view.state.failing_since is not None:
-        yield f"{view.name} takes nothing{since}: {view.error}. {waits}"
-    else:
-        yield f"{view.name} refuses {view.totals.failing} recordings{since}: {view.error}. {waits}"
+        return f"{view.name} takes nothing{since}"
+    return f"{view.name} refuses {_count(view.totals.failing, 'recording')}{since}, and takes others"
+
+
+def _waits(totals: Totals) -> str:
+    if not totals.waiting:
+        return "Nothing waits for it"
+    oldest = f", the oldest of {_iso(totals.oldest)}" if totals.oldest is not None else ""
+    wait = "waits" if totals.waiting == 1 else "wait"
+    return f"{_count(totals.waiting, 'recording')} ({size_text(totals.bytes)}) {wait}, safe on this machine{oldest}"
+
+
+def _next(view: TargetView) -> str:
+    when = f" at {_iso(view.next_try)}" if view.next_try is not None else ""
+    return f"It is tried again{when} by itself; at once with `tapdeck queue retry`"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _iso(seconds: float | None) -> str | None:

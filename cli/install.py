@@ -51,7 +51,7 @@ class Step:
     help="Write units, sysusers.d and tmpfiles.d below this folder, as for a package; touch nothing else.",
 )
 @click.option("--python", help="The Python of the units, which has Tapdeck; default: this one.")
-@with_options("storage", "deliver", "signing", "users", "monitoring")
+@with_options("storage", "deliver", "signing", "users", "monitoring", "alarms", "heartbeat")
 def install(
     dry_run: bool, uninstall: bool, root: Path | None, python: str | None, config: Path | None, **options: Any
 ) -> int:

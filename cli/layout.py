@@ -4,6 +4,7 @@
     spool               capture writes and shows it to seal's group; seal removes what is sealed
     state, state/log    all stages write their own files, nobody another's (sticky); the group `users.group` may read
     state/handover      seal writes, deliver takes away
+    state/alarms        the book of alarms, if anybody is told of them; the group may read, and acknowledge in acks
     keys                seal's alone: with the key anybody could sign what he likes
 
 Nobody else may enter. A folder that exists keeps what is in it.
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..storage.atomic import make_folder
+from . import alarm_checks
 from .privileges import group_entry, user_entry
 from .settings import ConfigError, Settings
 
-_SHARED, _STICKY, _SECRET = 0o2770, 0o3770, 0o700
+_SHARED, _SHOWN, _STICKY, _SECRET = 0o2770, 0o2750, 0o3770, 0o700
 _PARENT_MODE, _LOG_MODE = 0o711, 0o660
-_STAGES = ("capture", "seal", "deliver", "metrics")
+_STAGES = ("capture", "seal", "deliver", "metrics", "alarms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,14 @@ def folders(settings: Settings) -> list[Folder]:
         ),
         *(Folder(path, _STICKY, "", "storage.state", group=users.group) for path in (state, state / "log")),
         Folder(state / "handover", _SHARED, users.seal, "storage.state", shown=users.deliver),
+        *(
+            [
+                Folder(state / "alarms", _SHOWN, users.alarms, "storage.state", group=users.group),
+                Folder(state / "alarms" / "acks", _STICKY, users.alarms, "storage.state", group=users.group),
+            ]
+            if alarm_checks.wanted(settings.alarms, settings.heartbeat)
+            else []
+        ),
         *(
             [Folder(Path(settings.signing.keys), _SECRET, users.seal, "signing.keys")]
             if settings.signing.enabled

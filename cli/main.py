@@ -19,12 +19,14 @@ from .exit_codes import ExitCode
 from .settings import ConfigError
 
 COMMANDS = {
+    "alarms": ("tapdeck.cli.alarms:alarms", "Show what is wrong, say who looks after it, and have people told."),
     "capture": ("tapdeck.cli.capture:capture", "Listen on a mirror port, and record the calls that cross it."),
     "config": ("tapdeck.cli.show_config:config", "Show or check the configuration."),
     "deliver": ("tapdeck.cli.deliver:deliver", "Copy finished recordings to the targets; the third stage."),
     "doctor": ("tapdeck.cli.doctor:doctor", "Watch a mirror port, and say what is wrong with it and what to do."),
     "forecast": ("tapdeck.cli.forecast:forecast", "Say how much disk calls will take, and for how long it lasts."),
     "install": ("tapdeck.cli.install:install", "Set this machine up as a recorder: users, folders, services."),
+    "heartbeat-check": ("tapdeck.cli.heartbeat:heartbeat_check", "Say whether a recorder's sign of life is fresh."),
     "inspect": (
         "tapdeck.cli.inspect:inspect",
         "Explain a capture: its dialogs, its streams, and which belong together.",
@@ -33,6 +35,7 @@ COMMANDS = {
     "key": ("tapdeck.cli.key:key", "Look after the key that seals recordings: show, back up, rotate."),
     "report": ("tapdeck.cli.coverage:report", "Reports over what was recorded."),
     "metrics": ("tapdeck.cli.metrics:metrics", "Serve figures to Prometheus."),
+    "queue": ("tapdeck.cli.queue_command:queue", "Show what waits for each target and why; try it at once."),
     "run": ("tapdeck.cli.run:run", "Run the whole box: capture, seal and deliver."),
     "status": ("tapdeck.cli.status:status", "Say how the recorder on this machine is."),
     "seal": ("tapdeck.cli.seal:seal", "Make recordings of the calls that capture has handed over."),
@@ -40,6 +43,7 @@ COMMANDS = {
     "live": ("tapdeck.cli.live:live", "Show the running calls of a running box."),
     "record": ("tapdeck.cli.record:record", "Record the calls of capture files, a stereo WAV each."),
     "selftest": ("tapdeck.cli.selftest:selftest", "Send a synthetic call through the box, and say if it came through."),
+    "targets": ("tapdeck.cli.targets_command:targets", "List and test the targets, and check what they have."),
     "verify": ("tapdeck.cli.verify:verify", "Prove that recordings are as they were sealed, and that none is missing."),
     "setup": ("tapdeck.cli.setup:setup", "Ask a few questions, and write the configuration."),
 }

@@ -25,8 +25,9 @@ def families(reports: Reports) -> Iterator[Metric]:
     yield from _capture(box)
     yield from _recordings(box)
     yield from _targets(box)
-    alarms = [((one.get("code"), one.get("severity"), one["stage"]), 1) for one in box["alarms"]]
-    yield _gauges("alarm", "Alarms that are raised.", ("code", "severity", "stage"), alarms)
+    names = ("code", "about", "severity", "stage")
+    alarms = [((one.get("code"), one.get("about", ""), one.get("severity"), one["stage"]), 1) for one in box["alarms"]]
+    yield _gauges("alarm", "Alarms that are raised.", names, alarms)
 
 
 def _stages(reports: Reports, box: Mapping[str, Any]) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import layout, lock
+from . import alarm_checks, layout, lock
 from .config import load, with_options
 from .privileges import group_entry, user_entry
 from .settings import SECTIONS, ConfigError, Settings, all_settings, time_of_day
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ORPHANS_END_S = 90.0
 
 
-STAGES = ("capture", "seal", "deliver", "metrics")
+STAGES = ("capture", "seal", "deliver", "metrics", "alarms")
 
 
 @click.command()
@@ -105,6 +105,8 @@ def stages(settings: Settings, as_json: bool) -> "list[Stage]":
     ]
     if settings.monitoring.prometheus_listen or settings.monitoring.prometheus_file:
         found.append(Stage("metrics", command("metrics"), grace_s=5, hung_s=60))
+    if alarm_checks.wanted(settings.alarms, settings.heartbeat):
+        found.append(Stage("alarms", command("alarms", "run"), grace_s=15, hung_s=120))
     return found
 
 
@@ -131,7 +133,8 @@ def _join_group(settings: Settings) -> None:
         return
     users = settings.users
     for name in STAGES:
-        if user := getattr(users, name):
+        wanted = name != "alarms" or alarm_checks.wanted(settings.alarms, settings.heartbeat)
+        if wanted and (user := getattr(users, name)):
             user_entry(user, f"users.{name}")
     if users.group:
         os.setgroups(sorted({*os.getgroups(), group_entry(users.group).gr_gid}))

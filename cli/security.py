@@ -14,6 +14,7 @@ from pathlib import Path
 from ..sniffer.sources.capture_file import CaptureError
 from ..sniffer.sources.interfaces import Interface, interface, interfaces
 from ..storage import state
+from . import alarm_checks
 from . import machine as this_machine
 from .doctor_report import exit_code, print_json, print_report, verdict_of
 from .security_checks import Account, Installation, Listener, Place, Process, judge
@@ -48,6 +49,7 @@ def look(settings: Settings) -> Installation:
     """Gather what the checks need to know."""
     passwords, listen = shadow(), settings.monitoring.prometheus_listen
     stages = STAGES + (("metrics",) if listen or settings.monitoring.prometheus_file else ())
+    stages += ("alarms",) if alarm_checks.wanted(settings.alarms, settings.heartbeat) else ()
     running = [(stage, pid) for stage in ("run", *stages) if (pid := _pid(settings, stage))]
     captured = settings.capture.interfaces
     return Installation(

@@ -5,13 +5,17 @@ heavy is imported here: most runs have no configuration file and should not pay 
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, time
 from typing import Any, cast
 
 from ..storage.localtime import Zone, ZoneError
 from ..storage.names import DEFAULT_FOLDER, DEFAULT_NAME, Naming, TemplateError, naming
+from ..storage.retention import RetentionError, keep_local
+from ..storage.secret import Secret
+from . import alarm_checks
+from .target_settings import TargetSettings
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -111,6 +115,9 @@ class StorageSettings:
     keep_packets: bool = _setting(False, "keep each call's packets beside its recording")
     warn_days: float = _setting(14.0, "days until the disk is full from which on there is an alarm", 0)
     reserve_mb: int = _setting(2048, "free space, in MiB, below which delivered recordings are removed", 1)
+    keep_local: str = _setting(
+        "", "how long delivered recordings stay here, as in 30d, 6 months, 1 year or 0; empty: while there is room"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,8 @@ class DeliverSettings:
     """Where recordings are copied to."""
 
     folder: str = _setting("", "folder that gets a copy of every recording; empty: none", option="deliver-to")
+    first_pause_s: float = _setting(2.0, "seconds until what failed is tried again; then twice that, and so on", 0.1)
+    longest_pause_s: float = _setting(3600.0, "longest time between two attempts, in seconds", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,7 @@ class UserSettings:
     seal: str = _setting("tapdeck-seal", "user of the seal stage", option="seal-user")
     deliver: str = _setting("tapdeck-deliver", "user of the deliver stage", option="deliver-user")
     metrics: str = _setting("tapdeck-metrics", "user of the Prometheus endpoint", option="metrics-user")
+    alarms: str = _setting("tapdeck-alarms", "user of the stage that tells of alarms", option="alarms-user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +167,60 @@ class MonitoringSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AlarmSettings:
+    """Who is told when something is wrong, and how."""
+
+    installer: tuple[str, ...] = _setting((), "mail addresses of the installer", option="alarm-installer")
+    admin: tuple[str, ...] = _setting((), "mail addresses of the admin", option="alarm-admin")
+    it: tuple[str, ...] = _setting((), "mail addresses of the IT department", option="alarm-it")
+    routes: tuple[str, ...] = _setting(
+        (), "which roles an alarm goes to, as in DELIVER_FAILED=it+admin, where not as usual", option="alarm-routes"
+    )
+    server: str = _setting("", "mail server; empty: no mail", option="mail-server")
+    port: int = _setting(0, "its port; 0: 587, 465 for smtps, 25 for none", 0, 65535, option="mail-port")
+    security: str = _setting("starttls", "how mail is kept secret: starttls, smtps or none", option="mail-security")
+    ca_file: str = _setting(
+        "", "certificates that the mail server's is checked by; empty: the system's", option="mail-ca-file"
+    )
+    user: str = _setting("", "account at the mail server; empty: none is needed", option="mail-user")
+    password_file: str = _setting(
+        "", "file with its password, mode 0600; empty: a systemd credential or a variable", option="mail-password-file"
+    )
+    sender: str = _setting("", "address that mails come from; empty: tapdeck@ and the host's name", option="mail-from")
+    gather_s: float = _setting(
+        10.0, "seconds that a mail waits for other alarms to go with it", 0, 600, option="alarm-gather-s"
+    )
+    hold_s: float = _setting(
+        600.0, "seconds after which an alarm that has not come again is over", 0, 86400, option="alarm-hold-s"
+    )
+    mails_an_hour: int = _setting(12, "mails of alarms an hour; further alarms wait for the next one", 1, 1000)
+    alive_at: str = _setting("", "local time of a daily mail that all is well, as in 06:00; empty: none")
+    hook: tuple[str, ...] = _setting(
+        (), "program, with arguments, that is given each change of an alarm; empty: none", option="alarm-hook"
+    )
+    recording_hook: tuple[str, ...] = _setting(
+        (), "program, with arguments, that is given each recording that is finished; empty: none"
+    )
+    hook_limit_s: float = _setting(30.0, "seconds that these programs may run", 0.1, 3600)
+    hook_tries: int = _setting(3, "how often such a program is tried for one event", 1, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatSettings:
+    """Signs of life, whose silence is an alarm elsewhere. Sent while the box is healthy."""
+
+    file: str = _setting("", "file that is written anew, as on a share; empty: none", option="heartbeat-file")
+    url: str = _setting("", "http:// or https:// address that is called; empty: none", option="heartbeat-url")
+    method: str = _setting("POST", "how it is called: POST, with the state as JSON, or GET", option="heartbeat-method")
+    mail: str = _setting("", "address that gets a mail; empty: none", option="heartbeat-mail")
+    every_s: float = _setting(300.0, "seconds between two signs of life", 1, 86400, option="heartbeat-every-s")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of a run. `source` names the file they were read from, or is empty."""
+    """All settings of a run. `source` names the file they were read from, or is empty. `secrets` are those that were
+    read while that was still allowed, by target and what they are.
+    """
 
     recording: RecordingSettings = field(default_factory=RecordingSettings)
     own: OwnSettings = field(default_factory=OwnSettings)
@@ -171,6 +233,10 @@ class Settings:
     signing: SigningSettings = field(default_factory=SigningSettings)
     users: UserSettings = field(default_factory=UserSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
+    heartbeat: HeartbeatSettings = field(default_factory=HeartbeatSettings)
+    targets: tuple[TargetSettings, ...] = ()
+    secrets: Mapping[tuple[str, str], Secret] = field(default_factory=dict, repr=False, compare=False)
     source: str = ""
 
     def zone(self) -> Zone:
@@ -228,6 +294,8 @@ SECTIONS: dict[str, type] = {
     "signing": SigningSettings,
     "users": UserSettings,
     "monitoring": MonitoringSettings,
+    "alarms": AlarmSettings,
+    "heartbeat": HeartbeatSettings,
 }
 OFFLINE = ("recording", "own", "sip", "calls", "limits")
 """The sections that matter to a run over capture files."""
@@ -264,7 +332,14 @@ def check(settings: Settings) -> None:
     if settings.monitoring.prometheus_listen:
         endpoint(settings.monitoring.prometheus_listen)
     time_of_day(settings.monitoring.selftest_at)
+    if wrong := alarm_checks.trouble(settings.alarms, settings.heartbeat):
+        raise ConfigError(wrong)
+    time_of_day(settings.alarms.alive_at, "alarms.alive_at")
     settings.naming()
+    try:
+        keep_local(settings.storage.keep_local)
+    except RetentionError as error:
+        raise ConfigError(f"storage.keep_local: {error}") from None
 
 
 def endpoint(text: str) -> tuple[str, int]:
@@ -280,14 +355,14 @@ def endpoint(text: str) -> tuple[str, int]:
     return str(address), number
 
 
-def time_of_day(text: str) -> time | None:
-    """Return the time that `03:30` is, None for an empty text. Raises ConfigError."""
+def time_of_day(text: str, name: str = "monitoring.selftest_at") -> time | None:
+    """Return the time that `03:30` is, None for an empty text. Raises ConfigError, which names the setting."""
     if not text:
         return None
     try:
         return datetime.strptime(text, "%H:%M").time()
     except ValueError:
-        raise ConfigError(f"monitoring.selftest_at: {text!r} is no time of day like 03:30") from None
+        raise ConfigError(f"{name}: {text!r} is no time of day like 03:30") from None
 
 
 def _check_range(setting: Setting, number: float) -> None:

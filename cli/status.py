@@ -158,8 +158,13 @@ def _selftest(summary: dict[str, Any]) -> list[Row]:
 
 
 def _alarm(alarm: dict[str, Any]) -> Row:
-    text = f"{alarm.get('text', '')} (since {box.local(alarm.get('since'))})"
-    return f"alarm {alarm.get('code', '?')}", text, Health.RED if alarm.get("severity") == "critical" else Health.AMBER
+    care = alarm.get("acknowledged")
+    known = f"; acknowledged by {care.get('by', '?')} {box.local(care.get('at'))}".rstrip() if care else ""
+    if care and care.get("note"):
+        known += f": {care['note']}"
+    text = f"{alarm.get('text', '')} (since {box.local(alarm.get('since'))}{known})"
+    name = f"alarm {alarm.get('code', '?')} {alarm.get('about', '')}".rstrip()
+    return name, text, Health.RED if alarm.get("severity") == "critical" else Health.AMBER
 
 
 def _downtimes(summary: dict[str, Any]) -> list[Row]:

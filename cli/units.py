@@ -8,10 +8,13 @@ import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 
+from .secret_places import secret_places
 from .settings import ConfigError, Settings, endpoint
+from .target_settings import TargetSettings
+from .targets import all_targets
 
 BOX = "tapdeck.service"
-STAGES = ("capture", "seal", "deliver", "metrics")
+STAGES = ("capture", "seal", "deliver", "metrics", "alarms")
 CONFIG_FILE = Path("/etc/tapdeck/tapdeck.toml")
 
 _HOMES = ("/home", "/root", "/run/user")
@@ -82,8 +85,10 @@ def _box(settings: Settings, python: str, config: Path) -> str:
             *([f"SupplementaryGroups={settings.users.group}"] if settings.users.group else []),
             "CapabilityBoundingSet=CAP_NET_RAW CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL",
             "RestrictAddressFamilies=AF_PACKET AF_UNIX AF_INET AF_INET6",
-            *([] if _stamps(settings) else _network(settings)),
-            *_paths(paths, _outside(settings, "deliver", "metrics")),
+            *([] if _stamps(settings) or _network_targets(settings) or _tells(settings) else _network(settings)),
+            *_credentials(settings, files=False),
+            *_mail_password(settings, files=False),
+            *_paths(paths, _outside(settings, "deliver", "metrics", "alarms"), _read_only(settings)),
         ],
     )
 
@@ -96,21 +101,23 @@ def _stage(settings: Settings, stage: str, python: str, config: Path) -> str:
         "seal": [storage.spool, storage.recordings, storage.state, *_keys(settings)],
         "deliver": [storage.recordings, storage.state],
         "metrics": [storage.state],
+        "alarms": [storage.state],
     }[stage]
+    more = {"capture": ["--alone"], "alarms": ["run"]}.get(stage, [])
     return _unit(
         f"Tapdeck, recorder of telephone calls: {stage}",
         f"Conflicts={BOX}",
         [
             "Type=notify",
-            f"ExecStart={_command(python, stage, config, *(['--alone'] if stage == 'capture' else []))}",
+            f"ExecStart={_command(python, stage, config, *more)}",
             "ExecReload=/bin/kill -HUP $MAINPID",
             "TimeoutStopSec=90",
-            f"WatchdogSec={120 if stage in ('capture', 'metrics') else 900}",  # a long recording takes its time
+            f"WatchdogSec={900 if stage in ('seal', 'deliver') else 120}",  # a long recording takes its time
             "UMask=0007",
             *([f"User={user}"] if user else []),
             *([f"SupplementaryGroups={settings.users.group}"] if settings.users.group else []),
             *_rights(settings, stage),
-            *_paths(own, _outside(settings, stage)),
+            *_paths(own, _outside(settings, stage), _read_only(settings) if stage == "deliver" else []),
         ],
     )
 
@@ -130,14 +137,73 @@ def _rights(settings: Settings, stage: str) -> list[str]:
     nothing = ["CapabilityBoundingSet=", "ProcSubset=pid"]
     if stage == "metrics":
         return [*nothing, "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", *_network(settings)]
+    if stage == "alarms" and _tells(settings):
+        internet = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
+        return [*nothing, internet, *_mail_password(settings, files=True)]
     if stage == "seal" and _stamps(settings):
         return [*nothing, "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"]  # it asks for time stamps
+    if stage == "deliver" and (targets := _network_targets(settings)):
+        internet = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
+        return [*nothing, internet, *_servers(targets), *_credentials(settings, files=True)]
     return [*nothing, "RestrictAddressFamilies=AF_UNIX", "PrivateNetwork=yes", "IPAddressDeny=any"]
 
 
 def _stamps(settings: Settings) -> bool:
     """Whether an authority is asked for time stamps: the seal stage then needs the network."""
     return settings.signing.enabled and bool(settings.signing.timestamp_url)
+
+
+def _network_targets(settings: Settings) -> list[TargetSettings]:
+    return [target for target in settings.targets if target.enabled and target.network]
+
+
+def _servers(targets: Sequence[TargetSettings]) -> list[str]:
+    """Only their addresses, where all are known; to find a name's address others have to be asked."""
+    servers = {(target.server or target.host).strip("[]") for target in targets}
+    try:
+        addresses = sorted(str(ipaddress.ip_address(server)) for server in servers)
+    except ValueError:
+        return []
+    return ["IPAddressDeny=any", f"IPAddressAllow={' '.join(addresses)}"]
+
+
+def _credentials(settings: Settings, files: bool) -> list[str]:
+    """Secrets that systemd hands over: from its own store, if they are there, and from `files` that only root may read.
+    Without a file the service starts all the same, with an empty one: that target says what it lacks.
+    """
+    lines = []
+    for target in _network_targets(settings):
+        for place in secret_places(target).values():
+            if not place.file:
+                lines.append(f"LoadCredential={place.credential}")
+            elif files:
+                path = place.file.replace("%", "%%")  # the rest of the line, whatever is in it
+                lines += [f"LoadCredential={place.credential}:{path}", rf"SetCredential={place.credential}:\n"]
+    return lines
+
+
+def _tells(settings: Settings) -> bool:
+    """Whether anybody is told of alarms over the network: by us, or by a hook, of which we do not know."""
+    alarms = settings.alarms
+    return bool(alarms.server or alarms.hook or alarms.recording_hook or settings.heartbeat.url)
+
+
+def _mail_password(settings: Settings, files: bool) -> list[str]:
+    """The password of the mail server, as those of targets."""
+    alarms = settings.alarms
+    if not (alarms.server and alarms.user):
+        return []
+    if not alarms.password_file:
+        return ["LoadCredential=tapdeck-mail-password"]
+    path = alarms.password_file.replace("%", "%%")
+    return [f"LoadCredential=tapdeck-mail-password:{path}", "SetCredential=tapdeck-mail-password:"] if files else []
+
+
+def _read_only(settings: Settings) -> list[str]:
+    """Files that the deliver stage reads for its targets."""
+    keys = [target.key_file for target in _network_targets(settings)]
+    secrets = [place.file for target in _network_targets(settings) for place in secret_places(target).values()]
+    return [path for path in (*keys, *secrets) if path]
 
 
 def _keys(settings: Settings) -> list[str]:
@@ -158,13 +224,19 @@ def _network(settings: Settings) -> list[str]:
 def _outside(settings: Settings, *stages: str) -> list[str]:
     """Folders of others that these stages write to. They may be missing: a share that is not mounted, say."""
     file = settings.monitoring.prometheus_file
-    by_stage = {"deliver": settings.deliver.folder, "metrics": str(Path(file).parent) if file else ""}
-    return [path for stage in stages if (path := by_stage.get(stage, ""))]
+    targets = [target.folder for target in all_targets(settings) if target.enabled and target.kind == "folder"]
+    beat = settings.heartbeat.file
+    by_stage = {
+        "deliver": targets,
+        "metrics": [str(Path(file).parent)] if file else [],
+        "alarms": [str(Path(beat).parent)] if beat else [],
+    }
+    return [path for stage in stages for path in by_stage.get(stage, [])]
 
 
-def _paths(own: Sequence[str], outside: Sequence[str]) -> list[str]:
+def _paths(own: Sequence[str], outside: Sequence[str], read_only: Sequence[str] = ()) -> list[str]:
     absolute = [str(Path(path).absolute()) for path in (*own, *outside)]
-    at_home = any(Path(path).is_relative_to(home) for path in absolute for home in _HOMES)
+    at_home = any(Path(path).is_relative_to(home) for path in (*absolute, *read_only) for home in _HOMES)
     words = [quoted(path) for path in absolute[: len(own)]] + [quoted(f"-{path}") for path in absolute[len(own) :]]
     return [f"ProtectHome={'read-only' if at_home else 'yes'}", f"ReadWritePaths={' '.join(words)}"]
 

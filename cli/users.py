@@ -16,7 +16,7 @@ def with_present_users(settings: Settings) -> Settings:
     usual = UserSettings()
     if os.geteuid() != 0 or settings.users != usual or any(_exists(name) for name in _names(usual)):
         return settings
-    return replace(settings, users=UserSettings(group="", capture="", seal="", deliver="", metrics=""))
+    return replace(settings, users=UserSettings(group="", capture="", seal="", deliver="", metrics="", alarms=""))
 
 
 def _names(users: UserSettings) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO, Self
 
 if TYPE_CHECKING:
     import ctypes
@@ -62,7 +62,7 @@ class AtomicFiles:
             self._followers.add(name)
         return part
 
-    def __enter__(self) -> "AtomicFiles":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -208,7 +208,7 @@ def replace_file(path: Path, content: bytes, mode: int | None = None, *, executa
         mode |= (mode & 0o440) >> 2 if executable else 0
     part = path.with_name(f".{path.name}.new")
     part.unlink(missing_ok=True)
-    with open(part, "xb", opener=_opener) as file:
+    with open(part, "xb", opener=part_opener) as file:
         try:
             os.fchmod(file.fileno(), mode)
             file.write(content)
@@ -293,17 +293,22 @@ def _create_part(path: Path) -> BinaryIO:
     """Create the locked file to write to; clear away one whose writer has died."""
     for _ in range(10):
         try:
-            part = open(path, "xb", opener=_opener)  # noqa: SIM115 - closed by _discard()
+            part = open(path, "xb", opener=part_opener)  # noqa: SIM115 - closed by _discard()
         except FileExistsError:
-            _clear_stale(path)
+            clear_stale(path)
             continue
         fcntl.flock(part, fcntl.LOCK_EX)
-        if _still_there(path, part):
-            if readers := _shared(path.parent, stat.S_IRGRP):
-                os.fchmod(part.fileno(), FILE_MODE | readers)
+        if still_there(path, part):
+            share(part)
             return part
         part.close()
     raise BeingWritten(errno.EBUSY, "another process is writing this file", str(path))
+
+
+def share(file: IO[bytes]) -> None:
+    """Let those read a new file whom its folder is shared with."""
+    if readers := _shared(Path(file.name).parent, stat.S_IRGRP):
+        os.fchmod(file.fileno(), FILE_MODE | readers)
 
 
 def _shared(folder: Path, bits: int) -> int:
@@ -312,13 +317,15 @@ def _shared(folder: Path, bits: int) -> int:
     return mode & bits if mode & stat.S_ISGID else 0
 
 
-def _opener(path: str, flags: int) -> int:
+def part_opener(path: str, flags: int) -> int:
+    """Open a file for nobody but its owner, and never what a symbolic link points to."""
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
 
 
-def _clear_stale(path: Path) -> None:
+def clear_stale(path: Path) -> None:
+    """Remove a file whose writer has died. Raises BeingWritten."""
     try:
-        left = open(path, "r+b", opener=_opener)  # noqa: SIM115
+        left = open(path, "r+b", opener=part_opener)  # noqa: SIM115
     except FileNotFoundError:
         return
     with left:
@@ -326,11 +333,11 @@ def _clear_stale(path: Path) -> None:
             fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BeingWritten(errno.EBUSY, "another process is writing this file", str(path)) from None
-        if _still_there(path, left):
+        if still_there(path, left):
             path.unlink(missing_ok=True)
 
 
-def _still_there(path: Path, file: IO[bytes]) -> bool:
+def still_there(path: Path, file: IO[bytes]) -> bool:
     """Whether the name still belongs to the open file: between opening and locking another process may have cleared
     it away.
     """

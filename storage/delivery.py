@@ -5,7 +5,7 @@ beside it, under its own names, so that its hash file still fits.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,8 +14,25 @@ from .targets import ForGood, NameTaken, Target, WillPass
 
 BLOCK = 1 << 20
 
+LONG = 8 << 20
+"""Size from which on an upload that was broken off is gone on with, and not begun anew."""
+
 Beat = Callable[[int], None]
-"""Told of the bytes of each step; may raise to break off."""
+"""Told of the bytes that a step has moved to or from the target, 0 while it works here; may raise to break off."""
+
+Places = Mapping[str, PurePosixPath]
+"""Where on the target each of a parcel's files belongs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How files are copied. Without `read_back` what was sent is compared in size only. Files of `long` bytes are gone
+    on with after a break. `block` is what is sent at a time.
+    """
+
+    read_back: bool = True
+    long: int = LONG
+    block: int = BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +46,10 @@ class Delivered:
     sent: int
 
 
+class Vanished(ForGood):
+    """A file of the recording is no longer on this machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Print:
     """What tells one content from another."""
@@ -37,64 +58,92 @@ class _Print:
     sha256: str
 
 
-def deliver(parcel: Parcel, root: Path, target: Target, beat: Beat) -> Delivered:
-    """Copy a recording from `root` to the target, unless it is there. Raises TargetError: WillPass or ForGood."""
-    paths = [PurePosixPath(file) for file in parcel.files]
-    for path in paths:
-        _size(root / path)  # one that is no longer whole here is not begun
-    folder = PurePosixPath(parcel.stem).parent
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """What all steps of one delivery need to know."""
+
+    target: Target
+    beat: Beat
+    manner: Manner
+
+
+def deliver(
+    parcel: Parcel, root: Path, target: Target, beat: Beat, places: Places | None = None, manner: Manner | None = None
+) -> Delivered:
+    """Copy a recording from `root` to its places on the target, by default those that it has here, unless it is there.
+    Raises TargetError: WillPass or ForGood.
+    """
+    for file in parcel.files:
+        _size(root / file)  # one that is no longer whole here is not begun
+    errand = _Errand(target, beat, manner or Manner())
+    wanted = {root / file: (places or {}).get(file, PurePosixPath(file)) for file in parcel.files}
     try:
-        return Delivered(str(folder), False, _copy_all(paths, folder, root, target, beat))
+        return Delivered(_folder(wanted), False, _copy_all(wanted, errand))
     except NameTaken:
-        beside = _beside(parcel, root, beat)
-        return Delivered(str(beside), True, _copy_all(paths, beside, root, target, beat))
+        beside = _beside(parcel, root, wanted, beat)
+        moved = {source: beside / place.name for source, place in wanted.items()}
+        return Delivered(str(beside), True, _copy_all(moved, errand))
 
 
-def _copy_all(paths: list[PurePosixPath], folder: PurePosixPath, root: Path, target: Target, beat: Beat) -> int:
+def _folder(wanted: Mapping[Path, PurePosixPath]) -> str:
+    return str(next(iter(wanted.values())).parent)
+
+
+def _copy_all(wanted: Mapping[Path, PurePosixPath], errand: _Errand) -> int:
     """Return the bytes that were sent. Raises NameTaken, mostly before anything is sent."""
-    places = {path: folder / path.name for path in paths}
-    missing = [path for path in paths if not _is_there(root / path, places[path], target, beat)]
-    sent = sum(_copy(root / path, places[path], target, beat) for path in missing)
-    for path in missing:
-        if (target.size(places[path]) or 0) != _size(root / path):
-            raise WillPass(f"{places[path]} was taken in and is not there: {target.name} loses files")
+    missing = [source for source, place in wanted.items() if not _is_there(source, place, errand)]
+    sent = sum(_copy(source, wanted[source], errand) for source in missing)
+    for source in missing:
+        if (errand.target.size(wanted[source]) or 0) != _size(source):
+            raise WillPass(f"{wanted[source]} was taken in and is not there: {errand.target.name} loses files")
     return sent
 
 
-def _is_there(source: Path, place: PurePosixPath, target: Target, beat: Beat) -> bool:
+def _is_there(source: Path, place: PurePosixPath, errand: _Errand) -> bool:
     """Whether the target has the same content under the name. Raises NameTaken if it has another."""
-    size = target.size(place)
+    size = errand.target.size(place)
     if size is None:
         return False
-    if size != _size(source) or _print(target.read(place), beat) != _print(_blocks(source), beat):
+    if size != _size(source) or _print(errand.target.read(place), errand.beat) != _local(source, errand.beat):
         raise NameTaken(f"{place} has other content")
     return True
 
 
-def _copy(source: Path, place: PurePosixPath, target: Target, beat: Beat) -> int:
+def _copy(source: Path, place: PurePosixPath, errand: _Errand) -> int:
+    """Return the bytes that were sent."""
     size = _size(source)
-    with target.upload(place, size) as upload:
+    before = _local(source, errand.beat) if size >= errand.manner.long else None
+    with errand.target.upload(place, size, before.sha256 if before else "") as upload:
 
         def written() -> Iterator[bytes]:
-            for block in _blocks(source):
+            for block in _blocks(source, errand.manner.block, upload.kept):
                 upload.write(block)
                 yield block
 
-        want = _print(written(), beat)
-        if want.size != size:
+        sent = _print(written(), errand.beat)
+        if upload.kept + sent.size != size or (before and not upload.kept and sent != before):
+            upload.discard()
             raise WillPass(f"{source.name} has changed while it was copied")
-        if _print(upload.read_back(), beat) != want:
+        want = before or sent
+        if (errand.manner.read_back or upload.kept) and _print(upload.read_back(), errand.beat) != want:
+            upload.discard()
             raise WillPass(f"{place} does not read back as it was written: the disk or the memory fails")
-    return size
+    return sent.size
 
 
-def _beside(parcel: Parcel, root: Path, beat: Beat) -> PurePosixPath:
-    """Return the folder for a recording whose name is taken; always the same one for the same content."""
+def _beside(parcel: Parcel, root: Path, wanted: Mapping[Path, PurePosixPath], beat: Beat) -> PurePosixPath:
+    """Return the folder for a recording whose name is taken; always the same one for the same content and names."""
     whole = hashlib.sha256()
-    for file in parcel.files:
-        whole.update(f"{_print(_blocks(root / file), beat).sha256}  {PurePosixPath(file).name}\n".encode())
-    stem = PurePosixPath(parcel.stem)
-    return stem.parent / f"{stem.name}_other-{whole.hexdigest()[:8]}"
+    for source, place in wanted.items():
+        whole.update(f"{_local(source, beat).sha256}  {place.name}\n".encode())
+    first = next(file for file in parcel.files if file.startswith(parcel.stem))
+    place = wanted[root / first]
+    stem = place.name.removesuffix(first.removeprefix(parcel.stem))
+    return place.parent / f"{stem}_other-{whole.hexdigest()[:8]}"
+
+
+def _local(source: Path, beat: Beat) -> _Print:
+    return _print(_blocks(source), lambda size: beat(0))
 
 
 def _print(blocks: Iterable[bytes], beat: Beat) -> _Print:
@@ -113,15 +162,18 @@ def _size(source: Path) -> int:
         raise _unreadable(source, error) from error
 
 
-def _blocks(source: Path) -> Iterator[bytes]:
-    """Yield a local file. Raises ForGood where it cannot be read: that is not the target's fault."""
+def _blocks(source: Path, size: int = BLOCK, start: int = 0) -> Iterator[bytes]:
+    """Yield a local file from `start` on. Raises ForGood where it cannot be read: that is not the target's fault."""
     try:
         with source.open("rb", buffering=0) as file:
-            while block := file.read(BLOCK):
+            file.seek(start)
+            while block := file.read(size):
                 yield block
     except OSError as error:
         raise _unreadable(source, error) from error
 
 
 def _unreadable(source: Path, error: OSError) -> ForGood:
+    if isinstance(error, FileNotFoundError):
+        return Vanished(f"the recording itself is gone from this machine: {source}")
     return ForGood(f"the recording itself cannot be read: {source}: {error.strerror}")

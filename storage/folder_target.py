@@ -4,13 +4,15 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from .atomic import AtomicFiles, DifferentFileExists, make_folder
-from .targets import ForGood, NameTaken, WillPass
+from .atomic import AtomicFiles, BeingWritten, DifferentFileExists, make_folder
+from .targets import ForGood, NameTaken, WillPass, part_name
+from .unfinished import UnfinishedFile, parts_of
 
 MARK = ".tapdeck-target"
 """A file in a folder that recordings have been delivered to. Without it an empty mount point looks like the disk."""
@@ -21,6 +23,7 @@ To use another disk in its place, put a file of this name on it; it may be empty
 _BLOCK = 1 << 20
 _SYNC_EVERY = 32 << 20
 """Bytes after which what was written goes to the disk: one fsync of a long file would look like a stall."""
+_TURNS, _TURN_S = 100, 0.05
 _FOR_GOOD = (
     errno.ENAMETOOLONG,
     errno.EILSEQ,
@@ -80,17 +83,20 @@ class FolderTarget:
             yield from _from_disk(self._folder / path)
 
     @contextmanager
-    def upload(self, path: PurePosixPath, size: int) -> Iterator["_FolderUpload"]:
+    def upload(self, path: PurePosixPath, size: int, digest: str = "") -> Iterator["_FolderUpload"]:
         """Take in a file. Raises TargetError, with nothing written where there is no room for it."""
         place = self._folder / path
         with self._explained():
             self._find_mark()
-            room = os.statvfs(self._folder)
-            if room.f_bavail * room.f_frsize < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+            self._find_room(size - _kept(place, digest))
+            folder = make_folder(place.parent)
             try:
-                with AtomicFiles(make_folder(place.parent)) as files:
-                    yield _FolderUpload(files.open(place.name))
+                if digest:
+                    with UnfinishedFile(folder, place.name, digest, size) as long:
+                        yield _FolderUpload(long.part, long.kept, long.discard)
+                else:
+                    with AtomicFiles(folder) as files:
+                        yield _FolderUpload(files.open(place.name))
             except DifferentFileExists:
                 raise NameTaken(f"{place} has other content") from None
 
@@ -107,6 +113,13 @@ class FolderTarget:
         finally:
             with self._explained():
                 _remove(place)
+
+    def about(self) -> dict[str, str]:
+        """A folder has no connection to speak of."""
+        return {}
+
+    def close(self) -> None:
+        """A folder has no connection to drop."""
 
     def _find_folder(self, known: bool) -> None:
         """Raises TargetError if the folder is not there, is no place for copies, or is not the one that is known."""
@@ -125,8 +138,22 @@ class FolderTarget:
                 f"If it is a new one, run: touch {self._folder / MARK}"
             )
 
+    def _find_room(self, size: int) -> None:
+        """Raises OSError if there is no room for so many bytes."""
+        room = os.statvfs(self._folder)
+        if room.f_bavail * room.f_frsize < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+
     def _probe(self) -> None:
         """Write the mark, read it back, and keep it unless there is one. What a kill leaves goes with the next one."""
+        for _ in range(_TURNS):
+            try:
+                return self._write_mark()
+            except BeingWritten:
+                time.sleep(_TURN_S)  # another courier of this target is at it
+        raise WillPass(f"{self._folder / part_name(MARK)} has been written to by another process for long: see which")
+
+    def _write_mark(self) -> None:
         try:
             with AtomicFiles(self._folder) as files:
                 upload = _FolderUpload(files.open(MARK))
@@ -139,9 +166,10 @@ class FolderTarget:
     @staticmethod
     def _tidy(place: Path, found: os.stat_result) -> None:
         """Remove the second name of a file whose writer was killed between giving it the first and taking this one."""
-        part = place.with_name(f".{place.name}.part")
-        if found.st_nlink > 1 and os.path.lexists(part) and os.path.samestat(found, part.lstat()):
-            part.unlink()
+        if found.st_nlink > 1:
+            for part in (place.with_name(part_name(place.name)), *parts_of(place)):
+                if os.path.lexists(part) and os.path.samestat(found, part.lstat()):
+                    part.unlink()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -158,9 +186,11 @@ class FolderTarget:
 class _FolderUpload:
     """See targets.Upload."""
 
-    def __init__(self, part: BinaryIO) -> None:
+    def __init__(self, part: BinaryIO, kept: int = 0, discard: Callable[[], None] = lambda: None) -> None:
         self._part = part
         self._unsynced = 0
+        self.kept = kept
+        self.discard = discard
 
     def write(self, block: bytes) -> None:
         self._part.write(block)
@@ -183,6 +213,12 @@ def _from_disk(path: Path) -> Iterator[bytes]:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         while block := file.read(_BLOCK):
             yield block
+
+
+def _kept(place: Path, digest: str) -> int:
+    """Return the bytes that an attempt has left that was broken off."""
+    part = place.with_name(part_name(place.name, digest))
+    return part.stat().st_size if digest and part.exists() else 0
 
 
 def _remove(folder: Path) -> None:

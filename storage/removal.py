@@ -12,6 +12,7 @@ from .queue import Queue, QueueError
 from .space import Disk, Local
 
 BALLAST_PIECES, BALLAST_BYTES = 8, 256 << 10
+DISK_LOW = "disk low"
 
 
 class Ballast:
@@ -54,14 +55,20 @@ def disk_of(folder: Path) -> Disk:
 
 
 def remove(
-    chosen: Sequence[Local], root: Path, folder: Path, queue: Queue, ballast: Ballast, now: float
+    chosen: Sequence[Local],
+    root: Path,
+    folder: Path,
+    queue: Queue,
+    ballast: Ballast,
+    now: float,
+    reason: str = DISK_LOW,
 ) -> list[Local]:
     """Remove these recordings below `root`, and return those that went. `folder` is where the event log lies.
 
     In this order, each step durable before the next: event log, queue, files, queue. Where the first two cannot be
     written, nothing goes. Raises QueueError, OSError.
     """
-    written = _announced(chosen, folder, ballast)
+    written = _announced(chosen, folder, ballast, reason)
     if not written:
         return []
     numbers = [local.number for local in written]
@@ -90,7 +97,7 @@ def finish(chosen: Sequence[Local], root: Path, queue: Queue, now: float) -> Non
     queue.gone([local.number for local in chosen], now)
 
 
-def _announced(chosen: Sequence[Local], folder: Path, ballast: Ballast) -> list[Local]:
+def _announced(chosen: Sequence[Local], folder: Path, ballast: Ballast, reason: str) -> list[Local]:
     """Write to the event log what is about to go, and return that of which it is certain to stand there."""
     written: list[Local] = []
     for local in chosen:
@@ -99,7 +106,7 @@ def _announced(chosen: Sequence[Local], folder: Path, ballast: Ballast) -> list[
             "files": local.parcel.files,
             "bytes": local.parcel.bytes,
             "confirmed_by": sorted(local.confirmed),
-            "reason": "disk low",
+            "reason": reason,
         }
         while not state.append(folder, "recording removed", **facts):
             if not ballast.give():

@@ -121,36 +121,38 @@ def events(folder: Path, since: datetime | None = None) -> Iterator[dict[str, An
             continue
         with path.open("rb") as file:
             for line in file:
-                event = _event(line)
+                event = event_of(line)
                 if event and (since is None or datetime.fromisoformat(event["time"]) >= since):
                     yield event
 
 
 @dataclass(slots=True)
 class Alarms:
-    """A stage's alarms. Each change becomes an event, `alarm` or `alarm over`; a new text for one that is already
-    raised does not.
+    """A stage's alarms, one for each code and what it is about: a target's name, or nothing. Each change becomes an
+    event, `alarm` or `alarm over`; a new text for one that is already raised does not.
     """
 
     folder: Path
     stage: str
-    _active: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _active: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
-    def raise_(self, code: str, text: str, severity: Severity = "warning") -> None:
+    def raise_(self, code: str, text: str, severity: Severity = "warning", about: str = "") -> None:
         """Raise an alarm, or give one that is raised a new text. Codes are listed in docs/admin.md."""
-        known = self._active.get(code)
+        known = self._active.get((code, about))
         if known is not None and known["severity"] == severity:
             known["text"] = text
             return
         since = known["since"] if known else datetime.now().astimezone().isoformat(timespec="seconds")
-        self._active[code] = {"code": code, "since": since, "severity": severity, "text": text}
-        append(self.folder, "alarm", stage=self.stage, code=code, severity=severity, text=text)
+        alarm = {"code": code, "about": about, "since": since, "severity": severity, "text": text}
+        self._active[code, about] = alarm
+        append(self.folder, "alarm", stage=self.stage, code=code, about=about, severity=severity, text=text)
 
-    def clear(self, code: str) -> None:
+    def clear(self, code: str, about: str = "") -> None:
         """End an alarm, if it is raised."""
-        known = self._active.pop(code, None)
+        known = self._active.pop((code, about), None)
         if known is not None:
-            append(self.folder, "alarm over", stage=self.stage, code=code, since=known["since"], text=known["text"])
+            facts = {"code": code, "about": about, "since": known["since"], "text": known["text"]}
+            append(self.folder, "alarm over", stage=self.stage, **facts)
 
     def take_over(self) -> None:
         """Go on with the alarms of the stage's last report: for one that is not there all the time."""
@@ -158,15 +160,17 @@ class Alarms:
         known = report.get("alarms")
         for alarm in known if isinstance(known, list) else []:
             if isinstance(alarm, dict) and {"code", "since", "severity", "text"} <= alarm.keys():
-                self._active[str(alarm["code"])] = alarm
+                about = str(alarm.get("about", ""))
+                self._active[str(alarm["code"]), about] = {**alarm, "about": about}
 
     @property
     def active(self) -> list[dict[str, Any]]:
-        """Return what is raised, as the reports have it: `code`, `since`, `severity`, `text`."""
+        """Return what is raised, as the reports have it: `code`, `about`, `since`, `severity`, `text`."""
         return [dict(alarm) for alarm in self._active.values()]
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def event_of(line: bytes) -> dict[str, Any] | None:
+    """Return the event of a line of the log, None for one that is broken."""
     try:
         event = json.loads(line)
         zone = datetime.fromisoformat(event["time"]).tzinfo

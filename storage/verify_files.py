@@ -218,7 +218,7 @@ def _signed(job: Job, result: Checked, hashes: bytes, signature: bytes, actual: 
 
 def _compared(job: Job, result: Checked, hashes: bytes, digests: Mapping[str, tuple[str, int]]) -> Checked:
     """Compare the files with the hash file."""
-    listed = _listed(hashes)
+    listed = listed_in(hashes)
     if listed is None:
         name = job.stem + HASH
         return replace(result, verdict="altered", file=name, reason=f"{name} is not a list of hashes")
@@ -271,7 +271,8 @@ def _what_changed(path: Path, size: int) -> str:
     return f"{path.name} was changed: it is not the file that was sealed"
 
 
-def _listed(content: bytes) -> dict[str, str] | None:
+def listed_in(content: bytes) -> dict[str, str] | None:
+    """Return name and digest of what a hash file names, None if it is none."""
     try:
         lines = content.decode().split("\n")
     except UnicodeDecodeError:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -175,7 +176,9 @@ def test_once_without_its_disk_says_what_to_do_and_fails(box: Deliver, disk: Pat
     assert report is not None
     alarm = alarms(report)["DELIVER_FAILED"]
     assert "takes nothing since" in alarm["text"]
-    assert "1 recordings wait, safe on this machine" in alarm["text"]
+    assert "1 recording (" in alarm["text"]
+    assert "waits, safe on this machine" in alarm["text"]
+    assert alarm["about"] == str(disk)
     assert box.once()[0] == ExitCode.CANNOT_WRITE
     assert len(box.events("alarm")) == 1
     disk.mkdir()
@@ -237,26 +240,40 @@ def test_what_is_no_hand_over_stops_nothing(box: Deliver, disk: Path) -> None:
 def _part(disk: Path) -> int:
     """The size of a file on its way, 0 if there is none."""
     with suppress(FileNotFoundError):
-        return max((path.stat().st_size for path in disk.rglob(".*.wav.part")), default=0)
+        return max((path.stat().st_size for path in disk.rglob(".*.wav.*part")), default=0)
     return 0
+
+
+def configure(box: Deliver, folder: Path, **keys: object) -> None:
+    """Have the stage serve a target that the configuration file names."""
+    table = {"name": "usb", "kind": "folder", "folder": str(folder), **keys}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    config = folder.parent / "tapdeck.toml"
+    config.write_text("\n".join(["[[targets]]", *lines, ""]))
+    if "--config" not in box.more:
+        box.target, box.more = None, [*box.more, "--config", str(config)]
 
 
 @pytest.mark.parametrize("moment", ["copying", "reading back", "named"])
 def test_a_kill_in_the_middle_of_a_long_recording(box: Deliver, disk: Path, moment: str) -> None:
-    size = 96 * MB
+    configure(box, disk, limit_kbit=240_000)  # 32 MB take a second each way
+    size = 32 * MB
     made = record(box.root, "abcdefghij", noise(size))
     record(box.root, "bbcdefghij", ended=1_796_000_000.0)
     place = disk / made.files[0]
-    there = {
-        "copying": lambda: 0 < _part(disk) < size,
-        "reading back": lambda: _part(disk) == size,
-        "named": place.exists,
-    }[moment]
+
+    def there(before: int) -> bool:
+        if moment == "copying":
+            return before < _part(disk) < size
+        return _part(disk) == size if moment == "reading back" else place.exists()
+
     for _ in range(2):
+        before = _part(disk)
         box.start()
-        box.wait_for(there)
+        box.wait_for(partial(there, before))
         box.kill()
         assert moment == "named" or not place.exists()
+        assert moment == "named" or _part(disk) > before or before == size
     box.start()
     box.confirmed(2)
     assert box.stop() == ExitCode.OK
@@ -281,18 +298,25 @@ def test_kills_at_any_moment(box: Deliver, disk: Path) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_a_stop_in_the_middle_leaves_nothing_half(box: Deliver, disk: Path) -> None:
-    record(box.root, "abcdefghij", noise(96 * MB))
+def test_a_stop_in_the_middle_names_nothing_half_and_the_rest_follows(box: Deliver, disk: Path) -> None:
+    configure(box, disk, limit_kbit=80_000)
+    made = record(box.root, "abcdefghij", noise(32 * MB))
     box.start()
-    box.wait_for(lambda: _part(disk))
+    box.wait_for(lambda: _part(disk) > 4 * MB)
     assert box.stop() == ExitCode.OK
-    assert copies(disk) == {}
-    assert box.once()[0] == ExitCode.OK
+    assert visible(disk) == {}
+    kept = _part(disk)
+    configure(box, disk)
+    code, (line,) = box.once()
+    assert code == ExitCode.OK
+    assert line["id"] == made.id
     assert copies(disk) == everything(box.root)
+    assert kept > 4 * MB
 
 
 def test_ctrl_c_ends_a_single_run_with_its_code(box: Deliver, disk: Path) -> None:
-    record(box.root, "abcdefghij", noise(96 * MB))
+    configure(box, disk, limit_kbit=8_000)
+    record(box.root, "abcdefghij", noise(4 * MB))
     box.more.append("--once")
     box.start()
     box.wait_for(lambda: _part(disk))
@@ -325,17 +349,44 @@ def test_an_outage_is_told_and_everything_follows_in_order(box: Deliver, disk: P
     assert [event["code"] for event in box.events("alarm over")] == ["DELIVER_FAILED"]
 
 
+@needs_root
 def test_a_poisonous_recording_is_told_and_the_others_arrive(box: Deliver, disk: Path) -> None:
+    """It cannot be read: a folder has the place of one of its files."""
     bad = record(box.root, "abcdefghij", ended=1_795_000_000.0)
     handover.write(box.state, bad)
     (box.root / bad.files[0]).unlink()
+    (box.root / bad.files[0]).mkdir()
     handover.write(box.state, record(box.root, "bbcdefghij", ended=1_795_000_001.0))
     box.start()
     report = box.until(lambda report: _counts(report) == (1, 1) and "DELIVER_FAILED" in alarms(report))
     assert report["targets"][0]["refused"] == 1
-    assert "refuses 1 recordings" in alarms(report)["DELIVER_FAILED"]["text"]
+    assert "refuses 1 recording since" in alarms(report)["DELIVER_FAILED"]["text"]
     assert "cannot be read" in alarms(report)["DELIVER_FAILED"]["text"]
     assert set(copies(disk)) == {path for path in everything(box.root) if "bbcdefghij" in path}
+
+
+def test_a_recording_that_has_vanished_is_told_until_it_is_back(box: Deliver, disk: Path) -> None:
+    gone, other = record(box.root, "abcdefghij"), record(box.root, "bbcdefghij")
+    handover.write(box.state, gone)
+    content = (box.root / gone.files[0]).read_bytes()
+    (box.root / gone.files[0]).unlink()
+    code, lines = box.once()
+    assert (code, sorted(line["event"] for line in lines)) == (ExitCode.CANNOT_WRITE, ["delivered", "lost"])
+    report = state.read(box.state, "deliver")
+    assert report is not None
+    alarm = alarms(report)["RECORDING_LOST"]
+    assert alarm["severity"] == "critical"
+    assert gone.id in alarm["text"]
+    assert gone.stem in alarm["text"]
+    assert "DELIVER_FAILED" not in alarms(report)
+    assert box.once() == (ExitCode.CANNOT_WRITE, [])  # it is not tried again
+    assert [event["id"] for event in box.events("recording lost")] == [gone.id]
+    (box.root / gone.files[0]).write_bytes(content)
+    code, lines = box.once()
+    assert (code, [line["event"] for line in lines]) == (ExitCode.OK, ["delivered"])
+    assert copies(disk) == everything(box.root)
+    assert [event["code"] for event in box.events("alarm over")] == ["RECORDING_LOST"]
+    assert other.files[0] in copies(disk)
 
 
 def test_a_taken_name_is_told(box: Deliver, disk: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tapdeck.cli.settings import (
     SigningSettings,
     StorageSettings,
 )
+from tapdeck.cli.target_settings import TargetSettings
 from tapdeck.cli.units import units
 from tapdeck.storage import state
 from tests.support import files
@@ -32,11 +34,23 @@ from tests.support.sandbox import read as read_unit
 from tests.support.scene import plain_call
 from tests.support.users import environment, needs_root, python_for_all
 
-NAMES = ["tapdeck.service", *(f"tapdeck-{stage}.service" for stage in ("capture", "deliver", "metrics", "seal"))]
+NAMES = ["tapdeck.service", *(f"tapdeck-{stage}.service" for stage in ("alarms", "capture", "deliver", "metrics", "seal"))]
 MOST_EXPOSED = 25
 """2.5, as `systemd-analyze --threshold` counts."""
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+
+SMB = TargetSettings(name="nas", kind="smb", server="nas.example.com", share="Voice", user="tapdeck")
+SFTP = TargetSettings(
+    name="office-2",
+    kind="sftp",
+    host="sftp.example.com",
+    folder="in",
+    user="tapdeck",
+    key_file="/root/key",
+    password_file="/etc/tapdeck/50% pass word",
+)
+USB = TargetSettings(name="usb", kind="folder", folder="/mnt/usb")
 
 VARIANTS = {
     "plain": Settings(),
@@ -45,6 +59,8 @@ VARIANTS = {
     ),
     "local endpoint": Settings(monitoring=MonitoringSettings(prometheus_listen="[::1]:9464")),
     "at home": Settings(storage=StorageSettings(recordings="/home/boss/calls"), deliver=DeliverSettings("/mnt/nas")),
+    "network targets": Settings(targets=(SMB, SFTP)),
+    "targets by address": Settings(targets=(replace(SMB, server="192.0.2.7"), replace(SFTP, host="2001:db8::1"))),
     "odd folder": Settings(storage=StorageSettings(recordings="/srv/50% of \\ 'all' calls;")),
 }
 
@@ -80,7 +96,7 @@ def test_systemd_has_nothing_to_say_against_them(unit_files: list[Path]) -> None
 
 def test_each_stage_has_its_user_and_no_right_but_capture_one(tmp_path: Path) -> None:
     assert install("--root", str(tmp_path), "--python", "/usr/bin/python3").exit_code == 0
-    for stage in ("capture", "seal", "deliver", "metrics"):
+    for stage in ("capture", "seal", "deliver", "metrics", "alarms"):
         unit = read_unit(tmp_path / "etc/systemd/system" / f"tapdeck-{stage}.service")
         assert unit["User"] == [f"tapdeck-{stage}"]
         assert unit["SupplementaryGroups"] == ["tapdeck"]
@@ -120,6 +136,56 @@ def test_a_stage_writes_to_its_folders_alone() -> None:
     assert set(found["tapdeck-metrics.service"]) == {"/d/state", "-/var/lib/node"}
     own = {"/d/spool", "/d/rec", "/d/state", "/d/keys"}
     assert set(found["tapdeck.service"]) == {*own, "-/mnt/nas", "-/var/lib/node"}
+
+
+def lines_of(settings: Settings, name: str, *keys: str) -> set[str]:
+    text = units(settings, "/bin/true")[f"{name}.service"]
+    return {line for line in text.splitlines() if line.startswith(tuple(f"{key}=" for key in keys))}
+
+
+@pytest.mark.parametrize("targets", [(), (USB,), (replace(SMB, enabled=False), replace(SFTP, enabled=False))])
+def test_without_a_target_in_the_network_delivery_has_none(targets: tuple[TargetSettings, ...]) -> None:
+    settings = Settings(targets=targets)
+    assert lines_of(settings, "tapdeck-deliver", "RestrictAddressFamilies", "PrivateNetwork", "IPAddressDeny") == {
+        "RestrictAddressFamilies=AF_UNIX",
+        "PrivateNetwork=yes",
+        "IPAddressDeny=any",
+    }
+    assert lines_of(settings, "tapdeck", "IPAddressDeny") == {"IPAddressDeny=any"}
+    assert lines_of(settings, "tapdeck-deliver", "LoadCredential", "SetCredential") == set()
+    assert ("-/mnt/usb" in " ".join(lines_of(settings, "tapdeck-deliver", "ReadWritePaths"))) == (USB in targets)
+
+
+def test_a_target_in_the_network_opens_it_to_delivery_alone() -> None:
+    settings = Settings(targets=(SMB, USB))
+    kinds = ("RestrictAddressFamilies", "PrivateNetwork", "IPAddressDeny", "IPAddressAllow")
+    assert lines_of(settings, "tapdeck-deliver", *kinds) == {"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"}
+    assert lines_of(settings, "tapdeck", *kinds[1:]) == set()
+    assert "PrivateNetwork=yes" in lines_of(settings, "tapdeck-seal", *kinds)
+    assert "IPAddressDeny=any" in lines_of(settings, "tapdeck-metrics", *kinds)
+
+
+def test_servers_that_are_named_by_their_addresses_are_the_only_ones() -> None:
+    settings = VARIANTS["targets by address"]
+    found = lines_of(settings, "tapdeck-deliver", "IPAddressDeny", "IPAddressAllow", "PrivateNetwork")
+    assert found == {"IPAddressDeny=any", "IPAddressAllow=192.0.2.7 2001:db8::1"}
+
+
+def test_systemd_hands_over_secrets() -> None:
+    settings = Settings(targets=(SMB, SFTP))
+    own = {"LoadCredential=tapdeck-nas-password", "LoadCredential=tapdeck-office-2-passphrase"}
+    assert lines_of(settings, "tapdeck-deliver", "LoadCredential", "SetCredential") == {
+        *own,
+        "LoadCredential=tapdeck-office-2-password:/etc/tapdeck/50%% pass word",
+        r"SetCredential=tapdeck-office-2-password:\n",
+    }
+    assert lines_of(settings, "tapdeck", "LoadCredential", "SetCredential") == own
+    assert lines_of(settings, "tapdeck-seal", "LoadCredential", "SetCredential") == set()
+
+
+def test_a_key_in_a_home_folder_can_be_read() -> None:
+    assert lines_of(Settings(targets=(SFTP,)), "tapdeck-deliver", "ProtectHome") == {"ProtectHome=read-only"}
+    assert lines_of(Settings(targets=(SFTP,)), "tapdeck-seal", "ProtectHome") == {"ProtectHome=yes"}
 
 
 @pytest.mark.parametrize(

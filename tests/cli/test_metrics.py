@@ -70,7 +70,7 @@ def test_the_figures_are_those_of_the_reports(tmp_path: Path) -> None:
     assert value(found, "days_until_full") == 17.4
     assert value(found, "stage_up", stage="seal") == 1
     assert value(found, "stage_restarts_total", stage="seal") == 4
-    assert value(found, "alarm", code="SPOOL_BEHIND", severity="warning", stage="seal") == 1
+    assert value(found, "alarm", code="SPOOL_BEHIND", about="", severity="warning", stage="seal") == 1
 
 
 def test_the_parts_of_the_packets_are_their_sum(tmp_path: Path) -> None:

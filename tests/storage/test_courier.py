@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapdeck.storage.courier import Courier, Report, Stopped, pause
+from tapdeck.storage.courier import Courier, Report, Stopped
+from tapdeck.storage.dispatch import Dispatch, Terms
+from tapdeck.storage.localtime import Zone
+from tapdeck.storage.pace import Bandwidth, hours
 from tapdeck.storage.parcel import Parcel
 from tapdeck.storage.queue import Queue
 from tapdeck.storage.targets import ForGood, WillPass
@@ -31,6 +34,13 @@ class Desk:
         self.steps: list[str] = []
         self.target = FaultyTarget(self._fault, name)
         self.queue.want([name], again=False)
+        self.terms = Terms()
+        self.slept = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Have the next process take over."""
+        self.dispatch = Dispatch(self.target.name, self.queue, self.root, self.terms, lambda: self.now)
         self.courier = self.new_courier()
 
     def _fault(self, step: str, content: bytes) -> bytes | None:
@@ -38,7 +48,11 @@ class Desk:
         return self.fault(step, content)
 
     def new_courier(self) -> Courier:
-        return Courier(self.target, self.queue, self.root, lambda: self.now)
+        return Courier(self.target, self.dispatch, self._sleep, lambda: self.now)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
 
     def add(self, *identities: str, sound: bytes = b"sound") -> list[Parcel]:
         parcels = [record(self.root, name, sound, ended=NOW - 1000 + n) for n, name in enumerate(identities)]
@@ -87,13 +101,6 @@ def test_what_is_delivered_is_reported_once(desk: Desk) -> None:
     assert (report.bytes, report.folder, report.beside) == (parcel.bytes, "2026/11/24", False)
     assert desk.wait(HOUR) == []
     assert desk.target.files() == everything(desk.root)
-
-
-def test_pauses_grow_and_become_hourly_for_ever() -> None:
-    pauses = [pause(failures) for failures in range(1, 10_000)]
-    assert pauses[:4] == [2, 4, 8, 16]
-    assert sorted(pauses) == pauses
-    assert pauses[11:] == [HOUR] * len(pauses[11:])
 
 
 def test_an_outage_tries_the_target_and_no_recording_until_it_is_over(desk: Desk) -> None:
@@ -151,7 +158,7 @@ def test_the_outage_is_remembered_by_the_next_process(desk: Desk) -> None:
     desk.fault = out
     desk.work()
     desk.now += 500
-    desk.courier = desk.new_courier()
+    desk.restart()
     desk.queue.want(["disk"], again=True)  # as every start does: it is tried at once
     assert [report.outcome for report in desk.work()] == ["outage"]
     assert desk.queue.target("disk").failing_since == NOW
@@ -205,11 +212,23 @@ def test_what_is_for_good_is_tried_hourly_only(desk: Desk) -> None:
     assert desk.wait(HOUR - 1) == []
 
 
-def test_a_recording_that_has_vanished_holds_up_no_other(desk: Desk) -> None:
+def test_a_recording_that_has_vanished_is_lost_and_not_tried_again(desk: Desk) -> None:
     parcels = desk.add("abcdefghij", "bbcdefghij")
-    (desk.root / parcels[0].files[0]).unlink()
-    assert [report.outcome for report in desk.work()] == ["refused", "delivered"]
-    assert "cannot be read" in desk.queue.totals("disk", desk.now).error
+    sound = desk.root / parcels[0].files[0]
+    content = sound.read_bytes()
+    sound.unlink()
+    reports = desk.work()
+    assert [report.outcome for report in reports] == ["lost", "delivered"]
+    assert str(sound) in reports[0].error
+    assert desk.wait(48 * HOUR) == []
+    totals = desk.queue.totals("disk", desk.now)
+    assert (totals.waiting, totals.failing, totals.lost) == (0, 0, 1)
+    (lost,) = desk.queue.lost(["disk"])
+    assert lost.parcel == parcels[0]
+    sound.write_bytes(content)
+    desk.queue.found([lost])
+    assert [report.outcome for report in desk.work()] == ["delivered"]
+    assert desk.queue.totals("disk", desk.now).lost == 0
 
 
 @pytest.mark.parametrize("step", ["write", "publish", "read_back"])
@@ -232,7 +251,7 @@ def test_a_name_that_is_taken_is_told(desk: Desk) -> None:
 
 def test_a_target_that_hangs_is_seen_and_holds_up_nobody_else(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    other = Courier(FaultyTarget(well, "nas"), desk.queue, desk.root, lambda: desk.now)
+    other = Courier(FaultyTarget(well, "nas"), Dispatch("nas", desk.queue, desk.root, None, lambda: desk.now))
     parcels = desk.add("abcdefghij", "bbcdefghij")
     desk.queue.want(["nas"], again=False)
     hangs, go_on = threading.Event(), threading.Event()
@@ -274,3 +293,100 @@ def test_a_courier_that_is_stopped_leaves_the_recording_in_the_queue(desk: Desk)
     desk.courier = desk.new_courier()
     assert [report.outcome for report in desk.work()] == ["delivered"]
     assert desk.queue.totals("disk", desk.now).failing == 0
+
+
+def test_an_outage_of_hours_is_tried_at_growing_distance_and_then_hourly(desk: Desk) -> None:
+    parcels = desk.add("abcdefghij", "bbcdefghij")
+    desk.fault = out
+    tries: list[float] = []
+    for _ in range(6 * 3600):
+        tries += [desk.now - NOW for _ in desk.work()]
+        desk.now += 1
+    assert tries == [0, 2, 6, 14, 30, 62, 126, 254, 510, 1022, 2046, 4094, 7694, 11294, 14894, 18494]
+    desk.fault = well
+    assert [report.id for report in desk.wait(HOUR)] == [parcel.id for parcel in parcels]
+
+
+def test_outside_its_hours_a_target_is_left_alone(desk: Desk) -> None:
+    night = hours("22:00-06:00", Zone("UTC"))
+    assert night is not None
+    desk.now = opens = night.opens(NOW - NOW % 86_400 + 12 * HOUR)
+    desk.now -= 2 * HOUR
+    desk.terms = Terms(hours=night)
+    desk.restart()
+    desk.add("abcdefghij", "bbcdefghij")
+    assert desk.work() == []
+    assert desk.steps == []
+    assert desk.dispatch.opens() == opens
+    desk.now = opens
+    assert [report.outcome for report in desk.work()] == ["delivered", "delivered"]
+    assert desk.dispatch.opens() is None
+
+
+def test_a_recording_is_broken_off_when_the_hours_are_over_and_goes_on_the_next_day(desk: Desk) -> None:
+    night = hours("22:00-06:00", Zone("UTC"))
+    desk.now = NOW - NOW % 86_400 + 6 * HOUR - 5  # five seconds are left
+    limit = Bandwidth(1e6, lambda: desk.now)
+    desk.terms = Terms(hours=night, bandwidth=limit)
+    desk.restart()
+    desk.add("abcdefghij", sound=noise(16 << 20))
+    assert desk.work() == []
+    assert desk.queue.target("disk").failing_since is None
+    assert desk.queue.totals("disk", desk.now).failing == 0
+    assert night is not None
+    (kept,) = (len(content) for path, content in desk.target.files().items() if path.endswith(".part"))
+    assert 4_000_000 < kept < 7_000_000
+    desk.now = night.opens(desk.now)
+    start = desk.now
+    assert [report.outcome for report in desk.work()] == ["delivered"]
+    assert desk.now - start == pytest.approx((2 * (16 << 20) - kept) / 1e6, abs=2)  # both ways
+    assert desk.target.files() == everything(desk.root)
+
+
+@pytest.mark.parametrize("read_back", [True, False])
+def test_bandwidth_counts_what_is_sent_and_what_is_read_back(desk: Desk, read_back: bool) -> None:
+    desk.terms = Terms(bandwidth=Bandwidth(100_000.0, lambda: desk.now), read_back=read_back)
+    desk.restart()
+    desk.add("abcdefghij", "bbcdefghij", sound=noise(1_000_000))
+    start = desk.now
+    assert [report.outcome for report in desk.work()] == ["delivered", "delivered"]
+    assert desk.now - start == pytest.approx(40 if read_back else 20, abs=1.5)
+    assert ("read_back" in desk.steps) == read_back
+
+
+def test_a_courier_that_waits_for_its_turn_stops_at_once(desk: Desk) -> None:
+    desk.terms = Terms(bandwidth=Bandwidth(1000.0))
+    desk.restart()
+    desk.add("abcdefghij", sound=noise(1_000_000))
+    courier = Courier(desk.target, desk.dispatch)
+    stopped = threading.Event()
+
+    def run() -> None:
+        with pytest.raises(Stopped):
+            courier.step()
+        stopped.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while "write" not in desk.steps:
+        time.sleep(0.01)
+    courier.stop()
+    assert stopped.wait(10)  # and not 1000 s
+    thread.join()
+
+
+def test_while_one_tries_a_failing_target_the_others_wait(desk: Desk) -> None:
+    desk.add("abcdefghij", "bbcdefghij")
+    desk.fault = out
+    assert [report.outcome for report in desk.work()] == ["outage"]
+    desk.now += 10
+    first = desk.dispatch.take()
+    assert first is not None
+    assert desk.dispatch.take() is None
+    desk.dispatch.answers(first.job)
+    second = desk.dispatch.take()
+    assert second is not None
+    assert second.job.parcel.id == "bbcdefghij"
+    assert desk.dispatch.outage("out", first.failures) == 4
+    assert desk.dispatch.outage("out", second.failures) is None  # it is one outage
+    assert desk.queue.target("disk").failures == 2

@@ -308,3 +308,94 @@ def test_a_full_disk_is_an_error_and_no_loss(tmp_path: Path) -> None:
         queue.add(second, ["disk"])
         assert queue.totals("disk", NOW).waiting == 600
         queue.close()
+
+
+OLD = """
+CREATE TABLE recordings (number INTEGER NOT NULL PRIMARY KEY, stem TEXT NOT NULL UNIQUE, id TEXT NOT NULL,
+    files TEXT NOT NULL, bytes INTEGER NOT NULL, ended FLOAT NOT NULL, going FLOAT, removed FLOAT);
+CREATE INDEX recordings_here ON recordings (removed, ended);
+CREATE TABLE jobs (recording INTEGER NOT NULL, target TEXT NOT NULL, state TEXT NOT NULL, ended FLOAT NOT NULL,
+    attempts INTEGER NOT NULL, next_try FLOAT NOT NULL, failing_since FLOAT, error TEXT, place TEXT,
+    beside BOOLEAN NOT NULL, confirmed FLOAT, PRIMARY KEY (recording, target),
+    FOREIGN KEY(recording) REFERENCES recordings (number) ON DELETE CASCADE);
+CREATE INDEX jobs_next ON jobs (target, state, ended, recording);
+CREATE TABLE targets (name TEXT NOT NULL PRIMARY KEY, known BOOLEAN NOT NULL, failures INTEGER NOT NULL,
+    next_try FLOAT NOT NULL, failing_since FLOAT, error TEXT);
+"""
+"""The queue as the first version made it."""
+
+
+def test_a_queue_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "queue.sqlite"
+    with sqlite3.connect(path) as old:
+        old.executescript(OLD)
+        old.execute("INSERT INTO targets VALUES ('disk', 1, 3, 5.0, 4.0, 'out')")
+        for n, state in enumerate(("confirmed", "waiting", "waiting")):
+            old.execute(
+                "INSERT INTO recordings VALUES (?, ?, ?, ?, 7, ?, NULL, NULL)", (n, f"r{n}", f"id{n}", "[]", NOW + n)
+            )
+            done = NOW if state == "confirmed" else None
+            row = (n, "disk", state, NOW + n, 0, 0.0, None, None, None, 0, done)
+            old.execute(f"INSERT INTO jobs VALUES ({', '.join('?' * 11)})", row)
+    old.close()
+    for _ in range(2):
+        queue = Queue(path)
+        assert not queue.damaged
+        totals = queue.totals("disk", NOW)
+        assert (totals.waiting, totals.confirmed, totals.bytes) == (2, 1, 14)
+        assert queue.target("disk") == TargetState(True, 3, 5.0, 4.0, "out")
+        job = queue.next("disk", NOW)
+        assert job is not None
+        assert job.parcel.id == "id1"
+        queue.close()
+    with sqlite3.connect(path) as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (1,)
+        indexes = {row[0] for row in now.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    now.close()
+    assert {"jobs_open", "jobs_beside", "recordings_on_disk"} <= indexes
+    assert not {"jobs_next", "recordings_here"} & indexes
+
+
+def test_a_queue_of_a_newer_version_is_refused_and_left(tmp_path: Path) -> None:
+    Queue(tmp_path / "queue.sqlite").close()
+    with sqlite3.connect(tmp_path / "queue.sqlite") as newer:
+        newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(QueueError, match="newer Tapdeck"):
+        Queue(tmp_path / "queue.sqlite")
+    assert not (tmp_path / "queue.sqlite.damaged").exists()
+
+
+def test_what_a_target_does_not_want_is_no_job_and_keeps_nothing_here(queue: Queue, tmp_path: Path) -> None:
+    parcels = some(tmp_path, 2)
+    queue.add(parcels, ["disk", "nas"], lambda target, parcel: target == "disk" or parcel == parcels[0])
+    assert order(queue, "nas") == [parcels[0].id]
+    assert order(queue, "disk") == [parcel.id for parcel in parcels]
+    local = list(queue.local(["disk", "nas"]))
+    assert [one.parcel.id for one in local] == [parcel.id for parcel in parcels]
+    assert [one.unwanted for one in local] == [frozenset(), frozenset({"nas"})]
+
+
+def test_another_selection_decides_anew_what_is_not_done(queue: Queue, tmp_path: Path) -> None:
+    parcels = some(tmp_path, 3)
+    queue.want(["nas"], again=False, selections={"nas": "one"})
+    queue.add(parcels, ["nas"], lambda target, parcel: parcel == parcels[0])
+    assert order(queue, "nas") == [parcels[0].id]
+    queue.want(["nas"], again=False, selections={"nas": "one"})
+    assert queue.undecided("nas") == []
+    queue.want(["nas"], again=False, selections={"nas": "another"})
+    left = queue.undecided("nas")
+    assert [parcel for _, parcel in left] == parcels[1:]
+    queue.decide("nas", [(number, parcel, True) for number, parcel in left])
+    assert order(queue, "nas") == [parcel.id for parcel in parcels[1:]]
+    assert queue.totals("nas", NOW).confirmed == 3
+
+
+def test_a_recording_that_changed_while_it_was_delivered_is_not_confirmed(queue: Queue, tmp_path: Path) -> None:
+    queue.add([record(tmp_path, "abcdefghij")], ["disk"])
+    job = queue.next("disk", NOW)
+    assert job is not None
+    queue.add([record(tmp_path, "abcdefghij", endings=(".wav", "_info.txt", "_hash.txt"))], ["disk"])
+    queue.confirm(job, NOW, "2026", False)
+    assert queue.totals("disk", NOW).confirmed == 0
+    assert queue.next("disk", NOW) is not None

@@ -144,6 +144,30 @@ def test_alarms_become_events_when_they_change(tmp_path: Path) -> None:
     ]
 
 
+def test_one_alarm_for_each_code_and_what_it_is_about(tmp_path: Path) -> None:
+    alarms = state.Alarms(tmp_path, "deliver")
+    alarms.raise_("DELIVER_FAILED", "no network", about="nas")
+    alarms.raise_("DELIVER_FAILED", "no network", about="archive")
+    alarms.clear("DELIVER_FAILED")  # about nothing: another one
+    state.write(tmp_path, "deliver", {"alarms": alarms.active})
+    again = state.Alarms(tmp_path, "deliver")
+    again.take_over()
+    again.clear("DELIVER_FAILED", "nas")
+    assert [(one["code"], one["about"]) for one in again.active] == [("DELIVER_FAILED", "archive")]
+    told = [(event["event"], event["about"]) for event in state.events(tmp_path)]
+    assert told == [("alarm", "nas"), ("alarm", "archive"), ("alarm over", "nas")]
+
+
+def test_an_older_version_s_alarm_is_about_nothing(tmp_path: Path) -> None:
+    old = {"code": "NO_TRAFFIC", "since": "2026-11-24T09:00:00+01:00", "severity": "warning", "text": "silence"}
+    state.write(tmp_path, "capture", {"alarms": [old]})
+    alarms = state.Alarms(tmp_path, "capture")
+    alarms.take_over()
+    assert alarms.active == [{**old, "about": ""}]
+    alarms.clear("NO_TRAFFIC")
+    assert alarms.active == []
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_the_group_may_read_and_nobody_else(tmp_path: Path, umask: int) -> None:
     folder, old = tmp_path / "state", os.umask(umask)

@@ -15,14 +15,18 @@ class _Itself:
     """A target in memory, which lets itself be looked into."""
 
     def __init__(self, target: MemoryTarget) -> None:
-        self.target, self.files, self.put = target, target.files, target.put
+        self.target, self.files, self.put, self.another = target, target.files, target.put, target.another
 
 
 class _Folder:
     def __init__(self, folder: Path, apart: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        self.target = FolderTarget(folder, apart)
+        self._apart = apart
+        self.target = self.another()
+
+    def another(self) -> FolderTarget:
+        return FolderTarget(self.folder, self._apart)
 
     def files(self) -> dict[str, bytes]:
         return {path: content for path, content in everything(self.folder).items() if path != MARK}
@@ -59,6 +63,8 @@ FAULTS: dict[str, Callable[[], Callable[[str, bytes], bytes | None]]] = {
 
 
 class TestFaulty(TargetContract):
+    honest = False
+
     @pytest.fixture(params=FAULTS)
     def place(self, request: pytest.FixtureRequest) -> Place:
         return _Itself(FaultyTarget(FAULTS[request.param]()))

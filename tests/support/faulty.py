@@ -5,20 +5,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
-from tapdeck.storage.targets import NameTaken, WillPass
+from tapdeck.storage.targets import NameTaken, WillPass, part_name
 
 
 class MemoryTarget:
     """Keeps files in a dictionary, and every rule."""
 
-    def __init__(self, name: str = "memory") -> None:
+    def __init__(self, name: str = "memory", content: dict[str, bytes] | None = None) -> None:
         self._name = name
-        self.content: dict[str, bytes] = {}
+        self.content: dict[str, bytes] = {} if content is None else content
         self.order: list[str] = []
 
     @property
     def name(self) -> str:
         return self._name
+
+    def another(self) -> "MemoryTarget":
+        """A second instance of the same target."""
+        return MemoryTarget(self._name, self.content)
 
     def check(self, known: bool) -> None:
         """Always well."""
@@ -31,9 +35,20 @@ class MemoryTarget:
         yield self.content[str(path)]
 
     @contextmanager
-    def upload(self, path: PurePosixPath, size: int) -> Iterator["_MemoryUpload"]:
-        upload = _MemoryUpload()
-        yield upload
+    def upload(self, path: PurePosixPath, size: int, digest: str = "") -> Iterator["_MemoryUpload"]:
+        part = str(path.with_name(part_name(path.name, digest)))
+        kept = b""
+        if digest:
+            stem = str(path.with_name(f".{path.name}."))
+            left = {name: self.content.pop(name) for name in list(self.content) if name.startswith(stem)}
+            kept = left.get(part, b"")
+        upload = _MemoryUpload(kept if len(kept) <= size else b"")
+        try:
+            yield upload
+        except BaseException:
+            if digest and upload.blocks:
+                self.content[part] = b"".join(upload.blocks)
+            raise
         written = b"".join(upload.blocks)
         if self.content.get(str(path), written) != written:
             raise NameTaken(str(path))
@@ -44,6 +59,12 @@ class MemoryTarget:
     def trial(self, folder: str, known: bool) -> Iterator["MemoryTarget"]:
         yield MemoryTarget(self._name)
 
+    def about(self) -> dict[str, str]:
+        return {}
+
+    def close(self) -> None:
+        """There is no connection."""
+
     def files(self) -> dict[str, bytes]:
         return dict(self.content)
 
@@ -52,8 +73,9 @@ class MemoryTarget:
 
 
 class _MemoryUpload:
-    def __init__(self) -> None:
-        self.blocks: list[bytes] = []
+    def __init__(self, kept: bytes = b"") -> None:
+        self.blocks: list[bytes] = [kept] if kept else []
+        self.kept = len(kept)
 
     def write(self, block: bytes) -> None:
         self.blocks.append(block)
@@ -61,15 +83,28 @@ class _MemoryUpload:
     def read_back(self) -> Iterator[bytes]:
         yield from self.blocks
 
+    def discard(self) -> None:
+        self.blocks.clear()
+
 
 class FaultyTarget(MemoryTarget):
     """Does what `fault` says with each step that it is told of: the name of the step, and the bytes it is about. What
     it returns takes the bytes' place; None makes the step pretend that it was done.
     """
 
-    def __init__(self, fault: Callable[[str, bytes], bytes | None], name: str = "faulty") -> None:
-        super().__init__(name)
+    def __init__(
+        self,
+        fault: Callable[[str, bytes], bytes | None],
+        name: str = "faulty",
+        content: dict[str, bytes] | None = None,
+        order: list[str] | None = None,
+    ) -> None:
+        super().__init__(name, content)
+        self.order = [] if order is None else order
         self.fault = fault
+
+    def another(self) -> "FaultyTarget":
+        return FaultyTarget(self.fault, self.name, self.content, self.order)
 
     def check(self, known: bool) -> None:
         self.fault("check", b"")
@@ -83,9 +118,9 @@ class FaultyTarget(MemoryTarget):
             yield self.fault("read", block) or b""
 
     @contextmanager
-    def upload(self, path: PurePosixPath, size: int) -> Iterator[_MemoryUpload]:
+    def upload(self, path: PurePosixPath, size: int, digest: str = "") -> Iterator[_MemoryUpload]:
         self.fault("upload", b"")
-        with super().upload(path, size) as inner:
+        with super().upload(path, size, digest) as inner:
             yield _FaultyUpload(inner, self.fault)
             told = self.fault("publish", b"name")
             before = self.content.get(str(path))
@@ -100,7 +135,7 @@ class FaultyTarget(MemoryTarget):
 
 class _FaultyUpload(_MemoryUpload):
     def __init__(self, inner: _MemoryUpload, fault: Callable[[str, bytes], bytes | None]) -> None:
-        self.blocks, self._fault = inner.blocks, fault
+        self.blocks, self.kept, self._fault = inner.blocks, inner.kept, fault
 
     def write(self, block: bytes) -> None:
         self.blocks.append(self._fault("write", block) or b"")

@@ -1,0 +1,1 @@
+"""SFTP, as far as a target needs it: see sftp_target.py."""

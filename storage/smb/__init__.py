@@ -1,0 +1,1 @@
+"""What the SMB target is made of: requests, the wire they travel on, log-in, files on a share."""

@@ -1,0 +1,140 @@
+"""`tapdeck targets`: what is said of targets, and what is found of the copies on them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapdeck.cli.exit_codes import ExitCode
+from tapdeck.storage import state
+from tests.support import parcels
+
+IDS = ("abcdefghij", "bbcdefghij", "cbcdefghij")
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    """A box with two folders as targets, one of them disabled, and three recordings."""
+    (tmp_path / "usb").mkdir()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "t.toml").write_text(
+        f"""
+[storage]
+recordings = "{tmp_path}/recordings"
+state = "{tmp_path}/state"
+spool = "{tmp_path}/spool"
+[users]
+group = ""
+capture = ""
+seal = ""
+deliver = ""
+metrics = ""
+alarms = ""
+[[targets]]
+name = "usb"
+kind = "folder"
+folder = "{tmp_path}/usb"
+[[targets]]
+name = "off"
+kind = "folder"
+folder = "{tmp_path}/off"
+enabled = false
+""",
+        encoding="utf-8",
+    )
+    for identity in IDS:
+        parcels.record(tmp_path / "recordings", identity)
+    return tmp_path
+
+
+def run(box: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """In a process of its own: it gives up rights for good."""
+    command = [sys.executable, "-m", "tapdeck.cli", *words, "--config", str(box / "t.toml")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def told(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture
+def delivered(box: Path) -> Path:
+    """The same box after delivery."""
+    done = run(box, "deliver", "--once")
+    assert done.returncode == 0, done.stderr
+    assert len(list((box / "usb").rglob("*_info.txt"))) == len(IDS)
+    return box
+
+
+def test_a_test_tells_speeds_and_leaves_nothing(box: Path) -> None:
+    done = run(box, "targets", "test", "--size", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    usb, off = told(done)["targets"]
+    assert usb["passed"]
+    assert usb["up_bytes_per_s"] > 0
+    assert usb["down_bytes_per_s"] > 0
+    assert off == {"name": "off", "kind": "folder", "place": f"{box}/off", "skipped": True}
+    assert list((box / "usb").iterdir()) == []
+
+
+def test_a_target_that_fails_says_what_to_do(box: Path) -> None:
+    (box / "usb").rmdir()
+    done = run(box, "targets", "test")
+    assert done.returncode == 1
+    assert "failed   usb: folder" in done.stdout
+    assert "is the disk mounted?" in done.stdout
+    assert "skipped  off" in done.stdout
+
+
+def test_an_unknown_target(box: Path) -> None:
+    done = run(box, "targets", "test", "ush")
+    assert done.returncode == ExitCode.USAGE
+    assert "did you mean usb?" in done.stderr
+
+
+def test_the_list(delivered: Path) -> None:
+    done = run(delivered, "targets", "list")
+    assert f"usb: folder {delivered}/usb; required, 3 delivered, 0 waiting" in done.stdout
+    assert "off: folder" in done.stdout
+    assert [one["name"] for one in told(run(delivered, "targets", "list", "--json"))["targets"]] == ["usb", "off"]
+
+
+def test_copies_that_are_intact(delivered: Path) -> None:
+    done = run(delivered, "targets", "check", "--sample", "10", "--json")
+    assert done.returncode == 0, done.stderr
+    (usb,) = told(done)["targets"]
+    assert (usb["intact"], usb["missing"], usb["altered"], usb["cannot_be_read"]) == (3, 0, 0, 0)
+    assert {one["id"] for one in usb["recordings"]} == set(IDS)
+
+
+def test_copies_that_are_missing_or_altered(delivered: Path) -> None:
+    missing, altered = sorted((delivered / "usb").rglob("*.wav"))[:2]
+    missing.unlink()
+    altered.write_bytes(b"RIFF and the resT")
+    done = run(delivered, "targets", "check", "--sample", "10")
+    assert done.returncode == 1
+    assert f"MISSING: {IDS[0]} on usb" in done.stdout
+    assert f"ALTERED: {IDS[1]} on usb" in done.stdout
+    assert "usb: 1 intact, 1 missing, 1 altered" in done.stdout
+    events = {one["event"]: one for one in state.events(delivered / "state")}
+    assert events["copy missing"]["id"] == IDS[0]
+    assert events["copy altered"]["id"] == IDS[1]
+    assert events["copies checked"]["intact"] == 1
+
+
+def test_a_target_that_is_gone_has_not_lost_anything(delivered: Path) -> None:
+    (delivered / "usb").rename(delivered / "elsewhere")
+    done = run(delivered, "targets", "check", "--sample", "10", "--json")
+    assert done.returncode == 2
+    assert told(done)["targets"][0]["cannot_be_read"] == 3
+
+
+def test_unsealed_copies_of_what_is_gone_here_cannot_be_checked(delivered: Path) -> None:
+    for path in (delivered / "recordings").rglob("*.wav"):
+        path.unlink()
+    done = run(delivered, "targets", "check", "--sample", "10")
+    assert done.returncode == 2
+    assert "nothing tells what it was" in done.stdout
