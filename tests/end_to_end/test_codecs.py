@@ -1,0 +1,269 @@
+"""Calls in every codec, recorded from captures: sample for sample what FFmpeg makes of the same payloads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import encoded, files, hearing, shark
+from tests.support.encoded import Samples, Voice
+from tests.support.media import Rtp, lost
+from tests.support.record import PCM, REPOSITORY, Recording, record
+from tests.support.scene import Scene, ended
+
+CAPTURES = Path(os.environ.get("TAPDECK_CAPTURES", REPOSITORY.parent / "shared" / "captures"))
+LIKE = 0.98
+
+pytestmark = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("ffmpeg", "sox")), reason="ffmpeg and sox are not installed"
+)
+
+VOICES: dict[str, Callable[[int], Voice]] = {
+    "G.722": encoded.g722,
+    "GSM": encoded.gsm,
+    **{f"G.726 {8 * bits}": lambda seed, bits=bits: encoded.g726(bits, seed) for bits in (2, 3, 4, 5)},  # type: ignore[misc]
+    **{
+        f"AAL2 G.726 {8 * bits}": lambda seed, bits=bits: encoded.g726(bits, seed, aal2=True)  # type: ignore[misc]
+        for bits in (2, 3, 4, 5)
+    },
+    "Opus": encoded.opus,
+    "Opus, 60 ms": lambda seed: encoded.opus(seed, 60),
+    "AMR": lambda seed: encoded.amr("AMR", seed),
+    "AMR in octets": lambda seed: encoded.amr("AMR", seed, octets=True),
+    "AMR-WB": lambda seed: encoded.amr("AMR-WB", seed),
+    "AMR-WB in octets": lambda seed: encoded.amr("AMR-WB", seed, octets=True),
+    "Speex": lambda seed: encoded.speex(8000, seed),
+    "Speex, wideband": lambda seed: encoded.speex(16000, seed),
+    "Speex, ultra-wideband": lambda seed: encoded.speex(32000, seed),
+    "G.723.1": encoded.g723,
+    "L16": lambda seed: encoded.l16(16000, seed),
+    "L16 at 44,100 Hz": lambda seed: encoded.l16(44100, seed),
+}
+WAVEFORM = ("G.722", "G.726 32", "G.726 40", "AAL2 G.726 32", "AAL2 G.726 40", "Opus", "L16")
+"""Codecs that keep the wave's form, at these rates, so that it can be held against what was played."""
+
+
+def per_packet(name: str) -> int:
+    return 1 if name.startswith("Opus") else 2
+
+
+def recorded(folder: Path, scene: Scene) -> Recording:
+    capture = files.write(folder, files.pcap(scene.packets(), nano=True))
+    return record(folder / "out", capture).only()
+
+
+def channels(recording: Recording) -> tuple[Samples, Samples]:
+    wav = recording.wav
+    assert (wav.tag, wav.bits, wav.channel_count) == (PCM, 16, 2)
+    frames = np.frombuffer(wav.data, dtype="<i2").reshape(-1, 2)
+    return frames[:, 0], frames[:, 1]
+
+
+def zero(scene: Scene) -> int:
+    return min(packet.time_ns for packet in (*scene.left, *scene.right))
+
+
+def assert_heard(found: Samples, expected: Samples) -> None:
+    assert found[: len(expected)].tolist() == expected.tolist()
+    assert not found[len(expected) :].any()
+
+
+def likeness(found: Samples, played: Samples) -> float:
+    return hearing.match(found.astype(np.float64), played.astype(np.float64)).likeness
+
+
+@pytest.mark.parametrize("name", VOICES)
+def test_both_sides_are_what_ffmpeg_makes_of_the_same_payload(name: str, tmp_path: Path) -> None:
+    """With packets lost on one side: they are silence of the same length, and nothing else changes its place."""
+    count = per_packet(name)
+    left, right = VOICES[name](1), VOICES[name](2)
+    scene = encoded.call(left, right, (count, count))
+    scene = ended(replace(scene, left=lost(scene.left, {4, 5, 20})))
+    recording = recorded(tmp_path, scene)
+    sound = channels(recording)
+    assert recording.wav.rate == left.rate
+    assert_heard(sound[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+    assert_heard(sound[1], encoded.heard(right, scene.right, zero(scene), per_packet=count))
+    assert recording.info["Codec"].partition("/")[0] == left.rtpmap.partition("/")[0].upper()
+    assert f"to 16-bit PCM at {left.rate} Hz" in recording.info["Decoded"]
+    assert "lost=3 " in recording.info["Caller-Packets"]
+    gap = 2 * count * left.frame_ms / 1000
+    assert recording.info["Caller-Gap"].endswith(f"+{gap / 2:.3f}")
+    if name in WAVEFORM:
+        assert likeness(sound[1], right.played) > LIKE
+
+
+@pytest.mark.parametrize("name", ["G.722", "AMR"])
+def test_the_payloads_are_kept_beside_it(name: str, tmp_path: Path) -> None:
+    scene = encoded.call(VOICES[name](1), VOICES[name](2))
+    recording = recorded(tmp_path, scene)
+    [kept] = (tmp_path / "out").rglob("*.pcapng")
+    assert recording.info["Decoded"].endswith(kept.name)
+    for side in (scene.left, scene.right):
+        ends = tuple(f"{end.address}:{end.port}" for end in (side[0].source, side[0].target))
+        assert shark.udp_payloads(kept, (ends[0], ends[1])) == [packet.wire().hex() for packet in side]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
+def test_packets_of_ten_to_sixty_milliseconds(count: int, tmp_path: Path) -> None:
+    left, right = encoded.g722(1), encoded.g722(2)
+    scene = encoded.call(left, right, (count, 2))
+    sound = channels(recorded(tmp_path, scene))
+    assert_heard(sound[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+
+
+def test_the_length_of_packets_changes(tmp_path: Path) -> None:
+    left, right = encoded.g722(1), encoded.g722(2)
+    scene = encoded.call(left, right, (1, 2))
+    halves = [b"".join(packet.payload for packet in scene.left[at : at + 4]) for at in range(100, 300, 4)]
+    longer = [
+        replace(scene.left[100 + 4 * n], seq=scene.left[100].seq + n, payload=payload)
+        for n, payload in enumerate(halves)
+    ]
+    changed = replace(scene, left=(*scene.left[:100], *longer))
+    sound = channels(recorded(tmp_path, changed))
+    assert_heard(sound[0], encoded.heard(left, scene.left[:300], zero(scene), per_packet=1))
+
+
+def test_a_codec_changes_in_the_middle(tmp_path: Path) -> None:
+    """From mu-law to G.722 and back, in one stream: each is decoded for itself, and mu-law brought up to 16 kHz."""
+    voice, right = encoded.g722(1), encoded.g722(2)
+    scene = encoded.call(voice, right)
+    law = encoded.ffmpeg(
+        encoded.tune(8000).tobytes(), ("-f", "s16le", "-ar", "8000"), "-c:a", "pcm_mulaw", "-f", "mulaw"
+    )
+
+    def mulaw(number: int, packet: Rtp) -> Rtp:
+        return replace(packet, pt=0, payload=law[160 * number : 160 * number + 160]) if number < 50 else packet
+
+    scene = replace(scene, left=tuple(mulaw(number, packet) for number, packet in enumerate(scene.left)))
+    recording = recorded(tmp_path, scene)
+    sound = channels(recording)[0]
+    assert recording.info["Codec"] == "caller PCMU, G722; callee G722"
+    assert recording.info["Resampled"] == "caller from 8000 Hz to 16000 Hz"
+    later = voice.decode(voice.frames[100:])
+    assert sound[16000 : 16000 + len(later)].tolist() == later.tolist()
+    assert likeness(sound[:16000], voice.played[:16000]) > LIKE
+
+
+@pytest.mark.parametrize(("low", "high"), [("G.726 40", "Opus"), ("G.722", "L16 at 44,100 Hz"), ("GSM", "AMR-WB")])
+def test_the_lower_rate_is_brought_up_to_the_higher(low: str, high: str, tmp_path: Path) -> None:
+    """Against SoX's resampling of the same decoded sound."""
+    left, right = VOICES[low](1), replace(VOICES[high](2), pt=120)
+    scene = encoded.call(left, right, (per_packet(low), per_packet(high)))
+    recording = recorded(tmp_path, scene)
+    sound = channels(recording)
+    assert recording.wav.rate == right.rate
+    assert recording.info["Resampled"] == f"caller from {left.rate} Hz to {right.rate} Hz"
+    assert_heard(sound[1], encoded.heard(right, scene.right, zero(scene), per_packet=per_packet(high)))
+    raw = ("-t", "raw", "-e", "signed", "-b", "16", "-c", "1")
+    own = left.decode(left.frames).astype("<i2").tobytes()
+    resampled = encoded.run("sox", "-D", *raw, "-r", str(left.rate), "-", *raw, "-r", str(right.rate), "-", given=own)
+    expected = np.frombuffer(resampled, dtype="<i2")
+    found = hearing.match(sound[0].astype(np.float64), expected.astype(np.float64))
+    assert found.lag == 0
+    assert found.likeness > 0.995
+    assert not sound[0][len(expected) + 2 :].any()
+
+
+def test_two_channels_become_one(tmp_path: Path) -> None:
+    """L16 in two channels: the mean of both (RFC 3551 section 4.1: left comes first)."""
+    first, second = encoded.tune(16000, 3), encoded.tune(16000, 4)
+    recording = recorded(tmp_path, encoded.call(encoded.l16_stereo(first, second), encoded.l16(16000, 2), (1, 2)))
+    assert recording.info["Mixed"] == "caller's two channels into one"
+    mean = (first.astype(np.int32) + second) // 2
+    assert channels(recording)[0][: len(mean)].tolist() == mean.tolist()
+
+
+# -- pauses: nothing is invented for them ------------------------------------------------------------------------------
+
+
+def with_pause(scene: Scene, begin: int, stop: int, word: bytes) -> Scene:
+    """The caller falls silent: its packets from `begin` to `stop` are not sent but for the first, which is `word`."""
+    said = [
+        replace(packet, payload=word) if number == begin else packet
+        for number, packet in enumerate(scene.left)
+        if number <= begin or number >= stop
+    ]
+    return replace(scene, left=tuple(replace(packet, seq=said[0].seq + n) for n, packet in enumerate(said)))
+
+
+PAUSES = {
+    "AMR": encoded.amr_bits([bytes([0x44]) + bytes(5)], encoded.AMR["AMR"][1]),
+    "AMR in octets": encoded.amr_octets([bytes([0x7C])]),
+    "AMR-WB": encoded.amr_bits([bytes([0x4C]) + bytes(5)], encoded.AMR["AMR-WB"][1]),
+    "G.723.1": bytes([2, 1, 2, 3]),
+    "Opus": b"\x08",
+}
+"""What a sender says at the beginning of a pause: a silence description, no data, an empty packet."""
+
+
+@pytest.mark.parametrize("name", PAUSES)
+def test_a_pause_of_the_sender_is_silence(name: str, tmp_path: Path) -> None:
+    left = VOICES[name](1)
+    count = per_packet(name)
+    whole = encoded.call(left, VOICES[name](2), (count, count))
+    scene = with_pause(whole, 10, 25, PAUSES[name])
+    sound = channels(recorded(tmp_path, scene))
+    kept = tuple(packet for number, packet in enumerate(whole.left) if number < 10 or number >= 25)
+    assert_heard(sound[0], encoded.heard(left, kept, zero(scene), per_packet=count))
+
+
+# -- what nobody has an encoder for: payloads of real phones -----------------------------------------------------------
+
+
+def first_stream(capture: Path) -> shark.Stream:
+    return max(shark.rtp_streams(capture), key=lambda stream: len(stream.packets))
+
+
+REAL: dict[str, tuple[str, Callable[[list[bytes]], Samples]]] = {
+    "G729": ("sip-rtp-g729a.pcap", encoded.by_command("-f", "g729")),
+    "ILBC": ("sip-rtp-ilbc.pcap", encoded.by_command("-f", "ilbc", head=b"#!iLBC30\n")),
+    "GSM": ("sip-rtp-gsm.pcap", encoded.by_command("-f", "gsm")),
+    "OPUS": ("sip-rtp-opus.pcap", encoded.by_library("libopus", 48000)),
+    "G722": ("sip-rtp-g722.pcap", encoded.by_command("-f", "g722")),
+}
+
+
+@shark.needs_wireshark
+@pytest.mark.parametrize("name", REAL)
+def test_payloads_of_real_phones(name: str, tmp_path: Path) -> None:
+    capture, decode = REAL[name]
+    if not (CAPTURES / capture).is_file():
+        pytest.skip(f"no {capture}: set TAPDECK_CAPTURES to the folder of the public captures")
+    recording = record(tmp_path / "out", CAPTURES / capture).only()
+    assert recording.info["Codec"] == name
+    expected = decode([packet.payload for packet in first_stream(CAPTURES / capture).ordered()])
+    sound = max(channels(recording), key=lambda channel: int(np.abs(channel.astype(np.int32)).sum()))
+    assert_heard(sound, expected)
+    assert np.abs(expected).max() > 1000
+
+
+@shark.needs_wireshark
+def test_silence_descriptions_of_annex_b(tmp_path: Path) -> None:
+    """G.729 from a real phone; one packet in three ends in a silence description (2 bytes), which has no length."""
+    capture = CAPTURES / "sip-rtp-g729a.pcap"
+    if not capture.is_file():
+        pytest.skip(f"no {capture.name}: set TAPDECK_CAPTURES to the folder of the public captures")
+    frames = encoded.cut(b"".join(packet.payload for packet in first_stream(capture).ordered()), 10)
+    voice = Voice("G729/8000", 18, 8000, 10, frames, np.zeros(1, np.int16), encoded.by_command("-f", "g729"))
+    scene = encoded.call(voice, encoded.gsm(2), (2, 2))
+    cut = tuple(
+        replace(packet, payload=packet.payload[:10] + b"\x12\x34") if number % 3 == 1 else packet
+        for number, packet in enumerate(scene.left)
+    )
+    sound = channels(recorded(tmp_path, replace(scene, left=cut)))[0]
+    said = [frame for packet in cut for frame in encoded.cut(packet.payload, 10)]
+    decoded, at = voice.decode(said), 0
+    for packet in cut:
+        place = (packet.place_ns - zero(scene)) * 8000 // 10**9
+        size = 80 * (len(packet.payload) // 10)
+        assert sound[place : place + size].tolist() == decoded[at : at + size].tolist()
+        assert not sound[place + size : place + 160].any()
+        at += size
