@@ -38,6 +38,7 @@ COMMANDS = {
     "seal": ("tapdeck.cli.seal:seal", "Make recordings of the calls that capture has handed over."),
     "live": ("tapdeck.cli.live:live", "Show the running calls of a running box."),
     "record": ("tapdeck.cli.record:record", "Record the calls of capture files, a stereo WAV each."),
+    "redecode": ("tapdeck.cli.redecode:redecode", "Make a recording's sound again from the packets kept beside it."),
     "selftest": ("tapdeck.cli.selftest:selftest", "Send a synthetic call through the box, and say if it came through."),
     "verify": ("tapdeck.cli.verify:verify", "Prove that recordings are as they were sealed, and that none is missing."),
     "setup": ("tapdeck.cli.setup:setup", "Ask a few questions, and write the configuration."),

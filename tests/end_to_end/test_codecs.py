@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
+from tapdeck.cli.main import cli
 from tests.support import encoded, files, hearing, shark
 from tests.support.encoded import Samples, Voice
-from tests.support.media import Rtp, lost
-from tests.support.record import PCM, REPOSITORY, Recording, record
-from tests.support.scene import Scene, ended
+from tests.support.media import PCMA, PCMU, Rtp, delayed, lost, repeated
+from tests.support.record import PCM, REPOSITORY, UNREADABLE, Recording, read_wav, record
+from tests.support.scene import Scene, ended, plain_call
 
 CAPTURES = Path(os.environ.get("TAPDECK_CAPTURES", REPOSITORY.parent / "shared" / "captures"))
 LIKE = 0.98
@@ -179,6 +181,68 @@ def test_two_channels_become_one(tmp_path: Path) -> None:
     assert recording.info["Mixed"] == "caller's two channels into one"
     mean = (first.astype(np.int32) + second) // 2
     assert channels(recording)[0][: len(mean)].tolist() == mean.tolist()
+
+
+# -- the WAV again from the packets ------------------------------------------------------------------------------------
+
+
+def again(recording: Recording, *words: str) -> Result:
+    return CliRunner().invoke(cli, ["redecode", str(recording.path), *words])
+
+
+def mixed() -> Scene:
+    """Both sides at other rates, one with losses, packets that overtake and come twice."""
+    scene = encoded.call(encoded.g722(1), encoded.opus(2), (2, 1))
+    scene = replace(scene, left=repeated(delayed(lost(scene.left, {3, 9, 10}), {20}, 70), {30}, 45))
+    return ended(scene)
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        mixed,
+        lambda: encoded.call(encoded.amr("AMR", 1), encoded.speex(16000, 2)),
+        lambda: encoded.call(encoded.g726(3, 1), encoded.g723(2), (3, 1)),
+        lambda: plain_call(1, pts=(PCMA, PCMU)),
+    ],
+    ids=["mixed", "AMR and Speex", "G.726 and G.723.1", "both laws"],
+)
+def test_the_packets_give_the_same_sound_again(scene: Callable[[], Scene], tmp_path: Path) -> None:
+    recording = recorded(tmp_path, scene())
+    result = again(recording)
+    assert (result.exit_code, "the same, byte for byte" in result.output) == (0, True), result.output
+    assert again(recording, "--out", str(tmp_path / "again.wav")).exit_code == 0
+    assert read_wav(tmp_path / "again.wav") == recording.wav
+
+
+def test_the_clock_that_was_set_meanwhile_moves_nothing(tmp_path: Path) -> None:
+    """The packets are shown with the times of the capture's clock; the sound was placed by steady ones."""
+    scene = mixed()
+    middle = scene.left[60].time_ns
+    packets = [replace(p, time_ns=p.time_ns + 3600 * 10**9 * (p.time_ns > middle)) for p in scene.packets()]
+    capture = files.write(tmp_path, files.pcap(packets, nano=True))
+    recording = record(tmp_path / "out", capture).only()
+    assert float(recording.info["Duration"]) < 5
+    assert again(recording).exit_code == 0
+
+
+def test_another_sound_is_noticed(tmp_path: Path) -> None:
+    recording = recorded(tmp_path, mixed())
+    wav = bytearray(recording.path.read_bytes())
+    wav[-1000] ^= 1
+    recording.path.write_bytes(wav)
+    result = again(recording)
+    assert result.exit_code == 1
+    assert f"different from byte {len(recording.wav.data) - 1000}" in result.output
+
+
+def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "it.pcapng"
+    runner = CliRunner()
+    assert runner.invoke(cli, ["redecode", str(path)]).exit_code == UNREADABLE
+    for content in (b"", bytes(40), files.pcapng(plain_call(1).packets())):
+        path.write_bytes(content)
+        assert runner.invoke(cli, ["redecode", str(path)]).exit_code == UNREADABLE
 
 
 # -- pauses: nothing is invented for them ------------------------------------------------------------------------------
