@@ -95,6 +95,7 @@ def pairs(
         ("Codec", codec_text(plan)),
     ]
     lines += _decoding(plan, kept)
+    lines += _encryption(plan)
     lines.append(("Channels", "left=caller right=callee"))
     for party in Party:
         lines += _side_lines(plan, party, book)
@@ -107,6 +108,12 @@ def pairs(
     lines += [("Note", note) for note in notes]
     lines += [("Recorder", str(recorder.on(plan.ended.circumstances.source)))]
     return lines
+
+
+def _encryption(plan: Plan) -> Pairs:
+    """What the sound was encrypted with."""
+    suites = dict.fromkeys(suite for srtp in plan.ended.srtp.values() for suite in srtp.suites)
+    return [("Encrypted", "SRTP " + ", ".join(f"{suite} (SDES)" for suite in suites))] if suites else []
 
 
 def _decoding(plan: Plan, kept: str) -> Pairs:
@@ -170,6 +177,9 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
             + (f" recovered={figures.recovered}" if side.redundant else ""),
         )
     ]
+    srtp = plan.ended.srtp.get(party)
+    if srtp is not None:
+        lines.append((f"{name}-Srtp", f"authenticated={srtp.authenticated} failed={srtp.failed}"))
     media = [_path(track, book) for track in plan.ended.tracks if track.sender is party and track.use is Use.SOUND]
     lines += [(f"{name}-Media", text) for text in dict.fromkeys(media)]
     lines.append((f"{name}-UserAgent", call.user_agents.get(party, "")))
@@ -218,6 +228,7 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
     """
     for party, side in plan.sides.items():
         yield from _notes_of(party, side, kept)
+    yield from _srtp_notes(plan)
     if len(plan.laws) > 1 and not plan.decoded:
         yield f"both G.711 laws occur: the WAV is 16-bit PCM, the payload as it crossed the wire is in {kept}"
     if plan.impossible_s:
@@ -230,6 +241,14 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
     relayed = sum(len(track.rows) for track in plan.ended.tracks if track.use is Use.RELAYED)
     if relayed:
         yield f"{relayed} packets were relayed copies of these, and are not recorded twice"
+
+
+def _srtp_notes(plan: Plan) -> Iterator[str]:
+    for party, srtp in plan.ended.srtp.items():
+        if srtp.failed:
+            yield f"{srtp.failed} SRTP packets of {party.value} failed authentication; they are silence in the WAV"
+        if srtp.no_key:
+            yield f"no key fits {srtp.no_key} SRTP packets of {party.value}; they are silence in the WAV"
 
 
 def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:

@@ -81,15 +81,12 @@ def plan(ended: EndedCall, account: Account, fetch: Fetch | None = None) -> Plan
     everything = [track for tracks in sound.values() for track in tracks]
     forks = sum(len(track.rows) for track in ended.tracks if track.use is Use.OTHER_FORK)
     if not everything:
-        account.calls["without_media"] += 1
-        return Plan(ended, {party: Side() for party in Party}, "without_media", ended.call.started, 0, 0, forks)
+        outcome = "encrypted" if ended.srtp else "without_media"
+        account.calls[outcome] += 1
+        last = ended.call.last_seen if ended.srtp else 0
+        return Plan(ended, {party: Side() for party in Party}, outcome, ended.call.started, 0, last, forks)
     reference = min(int(track.rows["time"].min()) for track in everything)
     last = max(int(track.rows["time"].max()) for track in everything)
-    if ended.tracked.encrypted:
-        for track in everything:
-            account.packet("refused", "encrypted, no key", frames_of(track, track.fresh))
-        account.calls["encrypted"] += 1
-        return Plan(ended, {party: Side() for party in Party}, "encrypted", reference, 0, last, forks)
     return _recorded(ended, sound, reference, last, forks, account, fetch)
 
 

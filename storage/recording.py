@@ -20,11 +20,13 @@ from ..sniffer.selection import EndedCall, Use
 from ..sniffer.sources.payloads import Payloads
 from . import decode, info
 from .atomic import AtomicBatch, AtomicFiles, make_folder
+from .blanked import blanked
 from .facts import Press, Recorder, codec_text, late_notes, pairs, side_notes
 from .kept import pcapng
 from .names import NameFields, Naming, call_seed, recording_id
 from .plan import Plan, plan
 from .render import Piece, Renderer, encoding, pieces
+from .unlock import Unlocker
 from .wav import WavTooLong, header, padding
 
 if TYPE_CHECKING:
@@ -125,6 +127,7 @@ class Archive:
 
     def add(self, ended: EndedCall) -> Iterator[Recording]:
         """Take a call; yield the recordings that are done."""
+        Unlocker(self.payloads, self.account).unlock(ended)
         planned = plan(ended, self.account, self.payloads.fetch)
         self._waiting.append(planned)
         self._samples += planned.frames * 2
@@ -157,6 +160,7 @@ class Archive:
             else:
                 together.append(planned)
         yield from self._write_batch(together)
+        self.payloads.give_back()
 
     def _write_batch(self, batch: list[Plan]) -> Iterator[Recording]:
         if self.signing is not None:
@@ -286,20 +290,28 @@ class Archive:
             self._write_wav(planned, files.open(names[-1]), sound, self._about(result))
         if kept:
             names.append(kept)
-            uses = (Use.SOUND, Use.OTHER_FORK)
-            tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
-            file = files.open(kept)
-            for part in pcapng(tracks, self.payloads, self.book, self.wall):
-                file.write(part)
+            self._write_kept(planned, files.open(kept))
         if self.packets is not None:
             names.append(f"{path.name}_packets.pcapng")
-            with self.packets.open("rb") as source:
-                copy = files.open(names[-1])
-                while part := source.read(1 << 20):
-                    copy.write(part)
+            self._write_packets(planned, self.packets, files.open(names[-1]))
         names.append(f"{path.name}_info.txt")
         files.open(names[-1], follows=True).write(info.render(self._pairs(result, kept, seal)))
         return tuple(path.parent / name for name in names)
+
+    def _write_kept(self, planned: Plan, file: Sink) -> None:
+        uses = (Use.SOUND, Use.OTHER_FORK)
+        tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
+        for part in pcapng(tracks, self.payloads, self.book, self.wall):
+            file.write(part)
+
+    def _write_packets(self, planned: Plan, packets: Path, file: Sink) -> None:
+        """Keep a capture file, without the keys in it; of an encrypted call in its place what was decrypted."""
+        encrypted = bool(planned.ended.srtp)
+        with packets.open("rb") as source:
+            for part in blanked(source, encrypted):
+                file.write(part)
+        if encrypted:
+            self._write_kept(planned, file)
 
     def _about(self, result: Recording) -> Mapping[str, str]:
         """What a WAV says of itself, for whoever finds it without its other files."""

@@ -13,6 +13,7 @@ from tapdeck.sip.dialog import Party
 from tapdeck.sniffer.account import Account
 from tapdeck.storage.plan import Plan, gaps, plan
 from tapdeck.storage.side import Channel
+from tapdeck.storage.unlock import Unlocker
 from tests.storage.calls import Heard, heard
 from tests.support import recipes
 from tests.support.ip import Packet
@@ -126,8 +127,10 @@ def test_srtp_by_sdp_is_refused_and_counted(tmp_path: Path) -> None:
         sdp(party.media).replace("RTP/AVP", "RTP/SAVP") + "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:xyz\r\n"
         for party in (shape.caller, shape.callee)
     ]
-    made, account, _ = planned(tmp_path, replace(scene, signals=set_up(shape, START_NS, *secure) + scene.signals[-2:]))
-    assert made.outcome == "encrypted"
+    found = heard(tmp_path, replace(scene, signals=set_up(shape, START_NS, *secure) + scene.signals[-2:]).packets())
+    account = Account()
+    Unlocker(found.payloads, account).unlock(found.only)
+    assert plan(found.only, account).outcome == "encrypted"
     assert account.calls == {"seen": 1, "encrypted": 1}
     assert account.packets == {("refused", "encrypted, no key"): 100}
 
