@@ -17,7 +17,7 @@ from tests.support import encoded, files, hearing, shark
 from tests.support.encoded import Samples, Voice
 from tests.support.media import PCMA, PCMU, Rtp, delayed, lost, repeated
 from tests.support.record import PCM, REPOSITORY, UNREADABLE, Recording, read_wav, record
-from tests.support.scene import Scene, ended, plain_call
+from tests.support.scene import START_NS, Scene, ended, plain_call, set_up
 
 CAPTURES = Path(os.environ.get("TAPDECK_CAPTURES", REPOSITORY.parent / "shared" / "captures"))
 LIKE = 0.98
@@ -277,6 +277,107 @@ def test_a_pause_of_the_sender_is_silence(name: str, tmp_path: Path) -> None:
     sound = channels(recorded(tmp_path, scene))
     kept = tuple(packet for number, packet in enumerate(whole.left) if number < 10 or number >= 25)
     assert_heard(sound[0], encoded.heard(left, kept, zero(scene), per_packet=count))
+
+
+# -- the same sound twice on the way (RFC 2198), and what is not decoded -----------------------------------------------
+
+
+def red(stream: tuple[Rtp, ...], pt: int, inner: int, levels: int = 1) -> tuple[Rtp, ...]:
+    """Each packet with the payloads of those before it, oldest first, as RFC 2198 section 3 has it."""
+    made = []
+    for number, packet in enumerate(stream):
+        before = [other for other in stream[max(0, number - levels) : number] if packet.ts - other.ts < 1 << 14]
+        heads = b"".join(
+            ((0x80 | inner) << 24 | (packet.ts - other.ts) << 10 | len(other.payload)).to_bytes(4, "big")
+            for other in before
+        )
+        payload = heads + bytes([inner]) + b"".join(other.payload for other in before) + packet.payload
+        made.append(replace(packet, pt=pt, payload=payload))
+    return tuple(made)
+
+
+def redundant(levels: int, gone: set[int]) -> tuple[Voice, Scene, Scene]:
+    """A voice in G.722 that is sent twice or more; the scene of all packets, and the one in which some are lost."""
+    voice = encoded.g722(1)
+    wrapper = replace(voice, pt=121, rtpmap="RED/8000", fmtp="9/9")
+    plain = encoded.call(voice, encoded.g722(2))
+    ends = plain.dialog.caller.media, plain.dialog.callee.media
+    signals = set_up(
+        plain.dialog, START_NS, encoded.offer(ends[0], wrapper, voice), encoded.offer(ends[1], voice, wrapper)
+    )
+    whole = replace(plain, signals=signals + plain.signals[-2:])
+    return voice, plain, replace(whole, left=lost(red(plain.left, 121, 9, levels), gone))
+
+
+@pytest.mark.parametrize(("levels", "gone"), [(1, {5, 8, 20}), (2, {5, 6, 20, 30, 31}), (1, set())])
+def test_what_was_lost_is_filled_with_its_copy(levels: int, gone: set[int], tmp_path: Path) -> None:
+    voice, plain, scene = redundant(levels, gone)
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(voice, plain.left, zero(plain)))
+    assert recording.info["Codec"] == "G722"
+    figures = recording.info["Caller-Packets"]
+    assert f"lost={len(gone)} " in figures
+    assert figures.endswith(f"recovered={len(gone)}")
+    assert "recovered" not in recording.info["Callee-Packets"]
+    assert "Caller-Gap" not in recording.info
+    assert again(recording).exit_code == 0
+
+
+def test_what_no_copy_holds_stays_silent(tmp_path: Path) -> None:
+    voice, plain, scene = redundant(1, {5, 6, 7})
+    recording = recorded(tmp_path, scene)
+    kept = lost(plain.left, {5, 6})
+    assert_heard(channels(recording)[0], encoded.heard(voice, kept, zero(plain)))
+    assert "lost=3 " in recording.info["Caller-Packets"]
+    assert recording.info["Caller-Packets"].endswith("recovered=1")
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x89", b"\xff" * 200, b"\x89\x05\x00\xff\x09" + bytes(20)])
+def test_headers_that_lie_are_no_sound(payload: bytes, tmp_path: Path) -> None:
+    voice, plain, scene = redundant(1, set())
+    bad = tuple(replace(p, payload=payload) if number == 12 else p for number, p in enumerate(scene.left))
+    recording = recorded(tmp_path, replace(scene, left=bad))
+    assert_heard(channels(recording)[0], encoded.heard(voice, lost(plain.left, {12}), zero(plain)))
+
+
+def notes(recording: Recording) -> str:
+    text = recording.path.with_name(recording.path.stem + "_info.txt").read_text(encoding="utf-8")
+    return "\n".join(line for line in text.splitlines() if line.startswith("Note:"))
+
+
+def test_forward_error_correction_is_counted_and_kept(tmp_path: Path) -> None:
+    voice = encoded.g722(1)
+    scene = encoded.call(voice, replace(voice, pt=122, rtpmap="ulpfec/8000"))
+    fifth = scene.left[::5]
+    fec = [replace(p, pt=122, ssrc=0xF, seq=n, payload=bytes(30)) for n, p in enumerate(fifth)]
+    both = tuple(sorted((*scene.left, *fec), key=lambda p: p.time_ns))
+    right = encoded.call(voice, encoded.g722(2)).right
+    recording = recorded(tmp_path, ended(replace(scene, right=right, left=both)))
+    assert f"{len(fec)} packets of caller are forward error correction (ULPFEC)" in notes(recording)
+    assert_heard(channels(recording)[0], encoded.heard(voice, scene.left, zero(scene)))
+    assert again(recording).exit_code == 0
+
+
+def test_a_codec_nobody_decodes_is_kept_and_said(tmp_path: Path) -> None:
+    """G.722 is heard on one side; EVS on the other is silence in the WAV, and whole in the file beside it."""
+    voice = encoded.g722(1)
+    other = replace(encoded.g722(2), pt=123, rtpmap="EVS/16000")
+    recording = recorded(tmp_path, encoded.call(voice, other))
+    [kept] = (tmp_path / "out").rglob("*.pcapng")
+    assert f"Codec EVS/16000 not decoded yet: callee's packets are kept in {kept.name}" in notes(recording)
+    assert recording.info["Codec"] == "caller G722; callee EVS/16000"
+    assert not channels(recording)[1].any()
+
+
+def test_a_payload_that_makes_no_sense_is_silence_and_counted(tmp_path: Path) -> None:
+    """Opus packets whose first of two frames claims more than there is (RFC 6716 section 3.2.4)."""
+    voice = encoded.opus(1)
+    scene = encoded.call(voice, encoded.opus(2), (1, 1))
+    bad = bytes([8 << 3 | 2, 200]) + bytes(20)
+    left = tuple(replace(p, payload=bad) if number in (9, 10) else p for number, p in enumerate(scene.left))
+    recording = recorded(tmp_path, replace(scene, left=left))
+    assert_heard(channels(recording)[0], encoded.heard(voice, lost(scene.left, {9, 10}), zero(scene), per_packet=1))
+    assert "2 packets of caller could not be decoded; they are silence in the WAV" in notes(recording)
 
 
 # -- what nobody has an encoder for: payloads of real phones -----------------------------------------------------------
