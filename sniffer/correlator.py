@@ -89,6 +89,7 @@ class Tracked:
     media: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
     digits: list[tuple[int, Party, str]] = field(default_factory=list)
     holds: list[tuple[int, Party, bool]] = field(default_factory=list)
+    others: list[tuple[int, Party, str]] = field(default_factory=list)
     related: list["Leg"] = field(default_factory=list)
     tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
     secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
@@ -144,6 +145,8 @@ class Tracked:
 
 
 MAX_MEDIA_CHANGES = 256
+MAX_OTHER = 200
+"""Characters of what is noted of an m-line."""
 MAX_CLAIMS = 4096
 MAX_DIGITS = 4096
 
@@ -249,6 +252,8 @@ class Correlator:
     def _describe(self, tracked: Tracked, event: Described) -> None:
         first_audio = True
         for media in event.sdp.media:
+            if media.kind != "audio" and media.port and event.hop == 0:
+                _note_other(tracked, event.party, event.time, media)
             if media.kind == "audio" and media.port and first_audio and event.hop == 0:
                 self._note_media(tracked, event.party, event.time, media)
                 first_audio = False
@@ -481,3 +486,11 @@ def _shares(best: Match, other: Match) -> bool:
         if one is not None and two is not None and one.announced_by != two.announced_by:
             return True
     return False
+
+
+def _note_other(tracked: Tracked, party: Party, time: int, media: Media) -> None:
+    """Note what a party wants beside sound: video, a fax by T.38."""
+    names = ", ".join(dict.fromkeys(known.name for known in media.formats.values() if known.name))
+    text = f"{media.kind} {names or media.proto}"[:MAX_OTHER]
+    if len(tracked.others) < MAX_MEDIA_CHANGES and (party, text) not in [entry[1:] for entry in tracked.others]:
+        tracked.others.append((time, party, text))

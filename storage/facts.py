@@ -102,6 +102,7 @@ def pairs(
     lines += [("Digits", "".join(press.digit for press in presses if len(press.digit) == 1))]
     lines += _listed("Digit", [_press_text(press, plan, zone) for press in presses])
     lines += _listed("Hold", list(_holds(plan, zone)))
+    lines += _listed("OtherMedia", list(_other_media(plan, zone)))
     lines += [("RelatedCalls", ", ".join(related))]
     lines += _circumstances(plan, zone)
     lines += seal
@@ -219,6 +220,12 @@ def _holds(plan: Plan, zone: Zone) -> Iterator[str]:
     for time, party, held in plan.ended.tracked.holds:
         what = "held" if held else "resumed"
         yield f"{what} by {party.value} at {zone.iso(time)} ({_offset(time, plan)})"
+
+
+def _other_media(plan: Plan, zone: Zone) -> Iterator[str]:
+    """Yield what was agreed on or offered beside sound; it is not recorded."""
+    for time, party, what in plan.ended.tracked.others:
+        yield f"{what} of {party.value} at {zone.iso(time)} ({_offset(time, plan)})"
 
 
 def side_notes(plan: Plan, kept: str) -> Iterator[str]:

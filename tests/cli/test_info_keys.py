@@ -18,7 +18,7 @@ def test_every_key_is_documented_in_its_order(tmp_path: Path) -> None:
     captures = sorted(map(str, (ROOT / "fixtures" / "lab").glob("*.pcap")))
     assert len(captures) >= 7
     voices = encoded.l16_stereo(encoded.tune(16000), encoded.tune(16000, 2)), encoded.l16(8000)
-    captures.append(str(files.write(tmp_path, files.pcap(encoded.call(*voices, (1, 2)).packets()))))
+    captures.append(str(files.write(tmp_path, files.pcap(encoded.call(*voices, (1, 2), encoded.PICTURES).packets()))))
     config = tmp_path / "tapdeck.toml"
     config.write_text(f'[signing]\nkeys = "{tmp_path / "keys"}"\n')
     words = ["record", *captures, "--out", str(tmp_path / "out"), "--sign", "--config", str(config)]

@@ -358,6 +358,14 @@ def test_forward_error_correction_is_counted_and_kept(tmp_path: Path) -> None:
     assert again(recording).exit_code == 0
 
 
+def test_what_is_offered_beside_sound_is_said(tmp_path: Path) -> None:
+    scene = encoded.call(encoded.l16(8000), encoded.l16(8000, 2), more=encoded.PICTURES)
+    recording = recorded(tmp_path, scene)
+    text = recording.path.with_name(recording.path.stem + "_info.txt").read_text(encoding="utf-8")
+    found = [line.partition(" at ")[0] for line in text.splitlines() if line.startswith("OtherMedia")]
+    assert found == ["OtherMedia: video H264 of caller", "OtherMedia: image UDPTL of caller"]
+
+
 def test_a_codec_nobody_decodes_is_kept_and_said(tmp_path: Path) -> None:
     """G.722 is heard on one side; EVS on the other is silence in the WAV, and whole in the file beside it."""
     voice = encoded.g722(1)

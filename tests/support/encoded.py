@@ -11,7 +11,7 @@ import ctypes
 import ctypes.util
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,7 +46,6 @@ class Voice:
     decode: Callable[[Sequence[bytes]], Samples]
     fmtp: str = ""
     pack: Callable[[Sequence[bytes]], bytes] = b"".join
-    clock: int = field(default=0)
 
     @property
     def rtp_clock(self) -> int:
@@ -259,15 +258,19 @@ def amr_bits(frames: Sequence[bytes], bits: Sequence[int]) -> bytes:
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 
+PICTURES = ("m=video 40000 RTP/AVP 100", "a=rtpmap:100 H264/90000", "m=image 40002 udptl t38", "m=image 0 udptl t38")
+"""What is offered beside sound: video, and a fax by T.38; what has port 0 is not."""
+
+
 def offer(media: Endpoint, *voices: Voice, more: Iterable[str] = ()) -> str:
-    """A session description that offers these codecs."""
-    text = sdp(media, pts=(8,), more=tuple(more))
+    """A session description that offers these codecs, and `more` lines at its end."""
+    text = sdp(media, pts=(8,))
     pts = " ".join(str(voice.pt) for voice in voices)
     text = text.replace("RTP/AVP 8\r\n", f"RTP/AVP {pts}\r\n").replace("a=rtpmap:8 PCMA/8000\r\n", "")
     for voice in voices:
         text += f"a=rtpmap:{voice.pt} {voice.rtpmap}\r\n"
         text += f"a=fmtp:{voice.pt} {voice.fmtp}\r\n" if voice.fmtp else ""
-    return text
+    return text + "".join(f"{line}\r\n" for line in more)
 
 
 def spoken(
@@ -291,8 +294,8 @@ def spoken(
     )
 
 
-def call(left: Voice, right: Voice, per_packet: tuple[int, int] = (2, 2)) -> Scene:
-    """A call in which the caller says `left` and the callee `right`."""
+def call(left: Voice, right: Voice, per_packet: tuple[int, int] = (2, 2), more: Sequence[str] = ()) -> Scene:
+    """A call in which the caller says `left` and the callee `right`; `more` are lines of the caller's offer."""
     shape = dialog(3)
     ends = shape.caller.media, shape.callee.media
     start = answered_ns() + 10 * MS
@@ -301,7 +304,7 @@ def call(left: Voice, right: Voice, per_packet: tuple[int, int] = (2, 2)) -> Sce
         spoken(right, *ends[::-1], start + 20 * MS, 0xB, per_packet[1]),
     )
     both = (left, right) if (left.pt, left.rtpmap) != (right.pt, right.rtpmap) else (left,)
-    signals: tuple[Signal, ...] = set_up(shape, START_NS, offer(ends[0], *both), offer(ends[1], *both))
+    signals: tuple[Signal, ...] = set_up(shape, START_NS, offer(ends[0], *both, more=more), offer(ends[1], *both))
     last = max(packet.time_ns for side in said for packet in side)
     return Scene(shape, signals + hang_up(shape, last + LAST_WORD_MS * MS), *said)
 
@@ -321,8 +324,3 @@ def heard(voice: Voice, stream: Sequence[Rtp], zero_ns: int, rate: int | None = 
         at = (packet.place_ns - zero_ns) * rate // SECOND
         out[at : at + size] = sound[number * size : (number + 1) * size]
     return out
-
-
-def silent(voice: Voice, **changes: Any) -> Voice:
-    """The voice with other words for its packets."""
-    return replace(voice, **changes)
