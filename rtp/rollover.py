@@ -15,7 +15,7 @@ from .timeline import steps
 
 MAX_COUNTER = 256
 """Rollover counters that are tried: with 50 packets a second, calls that are under way for four days."""
-PROBES = 8
+PROBES = 32
 """Packets of which one must open, or nothing is known of the key."""
 DEEP_PROBES = 2
 """Of these so many are tried with all rollover counters."""

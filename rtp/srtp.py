@@ -109,14 +109,31 @@ def derive(key: bytes, salt: bytes, label: int, size: int, counter: int = 0) -> 
 
 def _keystream(key: bytes, first: int, size: int) -> bytes:
     blocks = b"".join((first + count).to_bytes(BLOCK, "big") for count in range(-(-size // BLOCK)))
-    return _aes(key, blocks)[:size]
+    return encrypted(key, blocks)[:size]
 
 
-def _aes(key: bytes, blocks: bytes) -> bytes:
-    """Encrypt blocks one by one: they are counters, no two of them alike."""
+def encrypted(key: bytes, blocks: bytes) -> bytes:
+    """Encrypt blocks one by one with AES: they are counters, no two of them alike."""
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
     return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(blocks)
+
+
+def counters(salt: bytes, ssrc: int, index: Ints, blocks: Ints) -> bytes:
+    """Return the counter blocks of packets behind each other, `blocks` of each (RFC 3711 section 4.1.1)."""
+    number = int.from_bytes(salt, "big")
+    upper = number >> 48 ^ ssrc
+    lower = np.uint64((number & 0xFFFF_FFFF_FFFF) << 16) ^ (index.astype(np.uint64) << np.uint64(16))
+    first = np.repeat(np.cumsum(blocks) - blocks, blocks)
+    pairs = np.empty((len(first), 2), dtype=">u8")
+    pairs[:, 0] = np.uint64(upper)
+    pairs[:, 1] = np.repeat(lower, blocks) | (np.arange(len(first)) - first).astype(np.uint64)
+    return pairs.tobytes()
+
+
+def nonce(salt: bytes, ssrc: int, index: int) -> bytes:
+    """Return what AES-GCM begins a packet with (RFC 7714 section 8.1)."""
+    return (int.from_bytes(salt, "big") ^ (ssrc << 48 | index)).to_bytes(12, "big")
 
 
 @dataclass(slots=True)
@@ -126,7 +143,7 @@ class Session:
     master: Master
     _counter: int = field(init=False, default=-1)
     _key: bytes = field(init=False, repr=False, default=b"")
-    _salt: int = field(init=False, repr=False, default=0)
+    _salt: bytes = field(init=False, repr=False, default=b"")
     _hashes: tuple[Any, Any] = field(init=False, repr=False, default=(None, None))
     _aead: Any = field(init=False, repr=False, default=None)
 
@@ -137,7 +154,7 @@ class Session:
         master, suite = self.master, self.master.suite
         self._counter = counter
         self._key = derive(master.key, master.salt, ENCRYPTION, suite.key, counter)
-        self._salt = int.from_bytes(derive(master.key, master.salt, SALT, suite.salt, counter), "big")
+        self._salt = derive(master.key, master.salt, SALT, suite.salt, counter)
         if suite.aead:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -151,10 +168,10 @@ class Session:
             self.turn(0)
             yield np.arange(len(index))
             return
-        counters = index >> self.master.rate
-        for counter in np.unique(counters).tolist():
+        quotient = index >> self.master.rate
+        for counter in np.unique(quotient).tolist():
             self.turn(counter)
-            yield np.nonzero(counters == counter)[0]
+            yield np.nonzero(quotient == counter)[0]
 
     def open(self, packets: Packets, index: Ints) -> Opened:
         """Authenticate packets, whose index (rollover counter << 16 | sequence number) is taken to be `index`, and
@@ -169,20 +186,20 @@ class Session:
                 parts.append(part)
         return _joined(parts)
 
-    def finds(self, packets: Packets, row: int, counters: range) -> int | None:
+    def finds(self, packets: Packets, row: int, wraps: range) -> int | None:
         """Return with which of these rollover counters a packet is authentic, None if with none."""
         if packets.size[row] < packets.head[row] + self.master.trailer:
             return None
         sequence = int(packets.sequence[row])
         if self.master.suite.aead or self.master.rate:
-            rows = np.full(len(counters), row, dtype=np.int64)
-            found = self.open(packets.take(rows), np.arange(counters.start, counters.stop) << 16 | sequence).rows
-            return counters[int(found[0])] if len(found) else None
+            rows = np.full(len(wraps), row, dtype=np.int64)
+            found = self.open(packets.take(rows), np.arange(wraps.start, wraps.stop) << 16 | sequence).rows
+            return wraps[int(found[0])] if len(found) else None
         self.turn(0)
         whole, mki, tag = self._parts(packets, row)
         inner = self._hashes[0].copy()
         inner.update(whole)
-        for counter in counters if mki == self.master.mki else ():
+        for counter in wraps if mki == self.master.mki else ():
             if self._tag(inner.copy(), counter) == tag:
                 return counter
         return None
@@ -212,20 +229,12 @@ class Session:
         data = np.zeros(int(blocks.sum()) * BLOCK, dtype=np.uint8)
         _copy(np.frombuffer(packets.data, dtype=np.uint8), packets.start[rows] + head, size, data, place)
         if not self.master.clear and len(data):
-            stream = np.frombuffer(_aes(self._key, self._counters(index[rows], blocks, packets.ssrc)), dtype=np.uint8)
+            stream = np.frombuffer(
+                encrypted(self._key, counters(self._salt, packets.ssrc, index[rows], blocks)), dtype=np.uint8
+            )
             words = data.view(np.uint64)
             np.bitwise_xor(words, stream.view(np.uint64), out=words)
         return Opened(rows, data, place, size)
-
-    def _counters(self, index: Ints, blocks: Ints, ssrc: int) -> bytes:
-        """Return the counter blocks of packets behind each other (RFC 3711 section 4.1.1)."""
-        upper = self._salt >> 48 ^ ssrc
-        lower = np.uint64((self._salt & 0xFFFF_FFFF_FFFF) << 16) ^ (index.astype(np.uint64) << np.uint64(16))
-        first = np.repeat(np.cumsum(blocks) - blocks, blocks)
-        counters = np.empty((len(first), 2), dtype=">u8")
-        counters[:, 0] = np.uint64(upper)
-        counters[:, 1] = np.repeat(lower, blocks) | (np.arange(len(first)) - first).astype(np.uint64)
-        return counters.tobytes()
 
     def _authentic(self, packets: Packets, index: Ints, rows: Ints) -> Mask:
         """Tell which packets bear the tag that they should: HMAC-SHA1 over packet and rollover counter."""
@@ -234,9 +243,9 @@ class Session:
         inner, outer = self._hashes
         start = packets.start[rows]
         end = start + packets.size[rows]
-        counters = [counter.to_bytes(4, "big") for counter in (index[rows] >> 16).tolist()]
+        wraps = [counter.to_bytes(4, "big") for counter in (index[rows] >> 16).tolist()]
         good = np.zeros(len(rows), dtype=bool)
-        for number, (first, last, counter) in enumerate(zip(start.tolist(), end.tolist(), counters, strict=True)):
+        for number, (first, last, counter) in enumerate(zip(start.tolist(), end.tolist(), wraps, strict=True)):
             hashed = inner.copy()
             hashed.update(view[first : last - trailer])
             hashed.update(counter)
@@ -255,7 +264,6 @@ class Session:
 
         view, mki = memoryview(packets.data), self.master.mki
         columns = (packets.start[rows], packets.head[rows], packets.size[rows] - len(mki), index[rows])
-        nonce = self._salt ^ packets.ssrc << 48
         good: list[int] = []
         texts: list[bytes] = []
         for row, start, head, size, number in zip(rows.tolist(), *(column.tolist() for column in columns), strict=True):
@@ -264,7 +272,7 @@ class Session:
                 continue
             try:
                 header, sealed = view[start : start + head], view[start + head : end]
-                texts.append(self._aead.decrypt((nonce ^ number).to_bytes(12, "big"), sealed, header))
+                texts.append(self._aead.decrypt(nonce(self._salt, packets.ssrc, number), sealed, header))
             except InvalidTag:
                 continue
             good.append(row)

@@ -122,7 +122,7 @@ def _key(text: str, key_size: int, salt_size: int) -> InlineKey | None:
     if method.strip().lower() != "inline" or len(more) > 2:
         return None
     raw = _decoded(secret.strip())
-    mki = _mki(more[-1].strip()) if more and ":" in more[-1] else b""
+    mki = _mki(more[-1].strip()) if len(more) == 2 or (more and ":" in more[-1]) else b""
     lifetime = more[:1] if len(more) == 2 or (more and ":" not in more[0]) else []
     sane = mki is not None and all(_LIFETIME.fullmatch(value.strip()) for value in lifetime)
     if raw is None or len(raw) != key_size + salt_size or mki is None or not sane:
