@@ -1,6 +1,6 @@
 """What a call costs in each codec: CPU-seconds of `tapdeck record` per hour of call, both sides talking.
 
-    python bench/codecs.py                 every codec that there is an encoder for
+    python bench/codecs.py                 every codec
     python bench/codecs.py --only G.722    one, beside FFmpeg decoding the same payload to WAV
 
 FFmpeg's CPU is that of decoding both sides' bare payload, one after the other; it knows of no network, places nothing
@@ -10,6 +10,7 @@ and keeps no packets. The exit code is 1 if G.722 takes more than 1.3 times as m
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -42,16 +43,26 @@ def voices() -> dict[str, Callable[[int], object]]:
 
     return {
         "G.722": encoded.g722,
+        "G.729": lambda seed: any_frames("G729/8000", 18, 10, 10, seed),
         "GSM": encoded.gsm,
         "G.726-32": lambda seed: encoded.g726(4, seed),
         "Opus": encoded.opus,
         "AMR": lambda seed: encoded.amr("AMR", seed),
         "AMR-WB": lambda seed: encoded.amr("AMR-WB", seed),
+        "iLBC": lambda seed: any_frames("iLBC/8000", 97, 30, 50, seed),
         "Speex": lambda seed: encoded.speex(8000, seed),
         "Speex/16000": encoded_speex_wide,
         "G.723.1": encoded.g723,
         "L16/16000": lambda seed: encoded.l16(16000, seed),
     }
+
+
+def any_frames(rtpmap: str, pt: int, frame_ms: int, size: int, seed: int) -> object:
+    """Frames of any bytes, where there is no encoder: to decode them takes as long."""
+    from tests.support import encoded
+
+    frames = tuple(random.Random(seed).randbytes(size) for _ in range(encoded.SECONDS * 1000 // frame_ms))
+    return encoded.Voice(rtpmap, pt, 8000, frame_ms, frames, encoded.tune(8000), encoded.by_command())
 
 
 def encoded_speex_wide(seed: int) -> object:

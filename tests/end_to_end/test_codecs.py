@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from tapdeck.cli.main import cli
 from tests.support import encoded, files, hearing, shark
 from tests.support.encoded import Samples, Voice
+from tests.support.live import Capture, recordings, seal
 from tests.support.media import PCMA, PCMU, Rtp, delayed, lost, repeated
 from tests.support.record import PCM, REPOSITORY, UNREADABLE, Recording, read_wav, record
 from tests.support.scene import START_NS, Scene, ended, plain_call, set_up
@@ -213,6 +214,22 @@ def test_the_packets_give_the_same_sound_again(scene: Callable[[], Scene], tmp_p
     assert (result.exit_code, "the same, byte for byte" in result.output) == (0, True), result.output
     assert again(recording, "--out", str(tmp_path / "again.wav")).exit_code == 0
     assert read_wav(tmp_path / "again.wav") == recording.wav
+
+
+@pytest.mark.parametrize("scene", [mixed, lambda: redundant(2, {5, 6})[2]], ids=["mixed", "redundant"])
+def test_live_and_offline_give_the_same_sound(scene: Callable[[], Scene], tmp_path: Path) -> None:
+    """By way of the spool and the seal stage's code, and from the capture at once."""
+    made = scene()
+    with Capture(tmp_path) as capture:
+        capture.hear(made.packets(), size=10)
+    seal(tmp_path)
+    (live,) = recordings(tmp_path)
+    (tmp_path / "offline").mkdir()
+    offline = recorded(tmp_path / "offline", made)
+    assert live.wav == offline.wav
+    keys = ("Codec", "Resampled", "Caller-Packets", "Callee-Packets", "Duration")
+    assert [live.info.get(key) for key in keys] == [offline.info.get(key) for key in keys]
+    assert again(live).exit_code == 0
 
 
 def test_the_clock_that_was_set_meanwhile_moves_nothing(tmp_path: Path) -> None:
