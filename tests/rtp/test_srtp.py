@@ -151,7 +151,7 @@ COUNTER_SUITES = [name for name, suite in SUITES.items() if not suite.aead]
 @pytest.mark.parametrize("name", COUNTER_SUITES)
 @pytest.mark.parametrize("more", [{}, {"mki": b"\1\2"}, {"rate": 4}, {"clear": True}], ids=str)
 def test_packets_of_any_size_across_a_wrap(name: str, more: dict[str, object]) -> None:
-    key, rng = master(name, **more), random.Random(7)
+    key, rng = master(name, 1, **more), random.Random(7)
     plain = [rng.randbytes(rng.choice((0, 1, 15, 16, 17, 160, 160, 160, 1400))) for _ in range(200)]
     sent = [protect(key, rtp(65_436 + n, text), 12, 65_436 + n) for n, text in enumerate(plain)]
     assert opened(Opener([master(name, 9), key]), batch(sent)) == dict(enumerate(plain))
