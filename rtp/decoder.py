@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Samples = npt.NDArray[np.int16]
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+STEREO = 4
+"""The bit of an Opus packet that says it is of two channels (RFC 6716 section 3.1)."""
 _BLOCK = 61_440
 """Bytes of samples that are decoded at one time: whole samples of every width."""
 
@@ -34,11 +36,14 @@ def library() -> str:
 
 
 class Decoder:
-    """One stream's decoder, fed packet after packet. `failed` counts the packets that held what it cannot decode."""
+    """One stream's decoder, fed packet after packet. `failed` counts the packets that held what it cannot decode;
+    `mixed` tells whether any was of two channels, which became one.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.failed = 0
+        self.mixed = codec.channels > 1
         self._contexts: dict[int, AudioCodecContext] = {}
         self._openings: list[Any] = []
 
@@ -61,6 +66,7 @@ class Decoder:
         place, whole = 0, True
         for frame in frames(self.codec, payload):
             if frame.data:
+                self.mixed |= self.codec.framing is Framing.OPUS and bool(frame.data[0] & STEREO)
                 heard = self._frame(frame.data)
                 room = out[place : place + frame.samples]
                 room[: len(heard)] = heard[: len(room)]

@@ -18,14 +18,12 @@ from ..sip.dialog import Party
 from ..sniffer.sources.payloads import Payloads
 from .kinds import Codecs
 from .plan import Plan
-from .side import Channel, Side
+from .side import Channel, Side, lots
 
 Bytes = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.int16]
 PIECE_S = 60
 """Seconds of sound made at one time."""
-LOT = 8192
-"""Packets whose payloads are fetched at one time."""
 MAX_VOICES = 16
 """Decoders of one channel that wait for more; beyond it the oldest is given up."""
 
@@ -98,8 +96,9 @@ class _Part:
         self._heard, self._base = self._heard[start - base :], start
         self._reach(stop - start)
         last = int(np.searchsorted(self.channel.at, stop))
-        while self._next < last:
-            self._decode(self.channel.take(np.arange(self._next, min(last, self._next + LOT))), start)
+        due = self.channel.take(np.arange(self._next, last))
+        for lot in lots(due.size):
+            self._decode(due.take(lot), start)
         return self._heard[: stop - start]
 
     def _reach(self, size: int) -> None:
@@ -120,6 +119,7 @@ class _Part:
             count, at = packets.count[first:last], packets.at[first:last] - base
             heard = decoder.decode(data[place[first] : place[last]], packets.size[first:last], count)
             self.side.undecoded += decoder.failed - before
+            self.side.mixed |= decoder.mixed
             self._put(heard, count, at)
 
     def _put(self, heard: Samples, count: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> None:

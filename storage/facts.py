@@ -129,7 +129,7 @@ def _decoding(plan: Plan, kept: str) -> Pairs:
             shown = ", ".join(f"{rate} Hz" for rate in rates)
             lines.append(("Resampled", f"{party.value} from {shown} to {plan.rate} Hz"))
     for party in Party:
-        if any(one.channels > 1 for one in plan.heard(party)):
+        if plan.sides[party].mixed:
             lines.append(("Mixed", f"{party.value}'s two channels into one"))
     return lines
 

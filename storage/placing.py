@@ -14,13 +14,11 @@ from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import Track
 from .kinds import FATES, STEADY, Codecs, Kind, clock_of, kinds_of
-from .side import Channel, Ints, Side
+from .side import Channel, Ints, Side, lots
 
 Kinds = npt.NDArray[np.uint8]
 MIRROR_NS = 50_000_000
 """Copies that a mirror makes of a packet lie closer together than this, in ns."""
-LOT = 8192
-"""Payloads looked at one time."""
 _USUAL_MS = 20
 
 
@@ -78,7 +76,8 @@ def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None) -> In
         elif fetch is None:
             count[mine] = codec.rate * _USUAL_MS // 1000
         else:
-            for lot in (mine[at : at + LOT] for at in range(0, len(mine), LOT)):
+            for part in lots(size[mine]):
+                lot = mine[part]
                 count[lot] = [samples(codec, data) for data in fetch(rows["position"][lot].copy(), size[lot])]
     return count
 
@@ -179,8 +178,9 @@ def _blocks(track: Track, red: npt.NDArray[np.bool_], packets: Sequence, fetch: 
 
 
 def _heads(rows: Rows, which: Ints, fetch: Fetch) -> Iterator[tuple[int, bytes]]:
-    for lot in (which[at : at + LOT] for at in range(0, len(which), LOT)):
-        size = np.minimum(rows["size"][lot].astype(np.int64), HEAD + 1)
+    sizes = np.minimum(rows["size"][which].astype(np.int64), HEAD + 1)
+    for part in lots(sizes):
+        lot, size = which[part], sizes[part]
         yield from zip(lot.tolist(), fetch(rows["position"][lot].copy(), size), strict=True)
 
 

@@ -1,6 +1,7 @@
 """What is known of one party's media: where its sound lies, and its figures. Values."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy.typing as npt
 from ..sniffer.rows import Rows
 
 Ints = npt.NDArray[np.int64]
+LOT, LOT_BYTES = 8192, 4 << 20
+"""Packets, and bytes of them, whose payloads are fetched at one time."""
 RATE = 8000
 """Samples a second of G.711."""
 
@@ -41,9 +44,20 @@ class Channel:
         """Samples up to the end of the last packet."""
         return int((self.sample + self.length).max()) if len(self.sample) else 0
 
-    def take(self, rows: npt.NDArray[np.bool_] | Ints) -> "Channel":
+    def take(self, rows: npt.NDArray[np.bool_] | Ints | slice) -> "Channel":
         """Return some of the packets."""
         return Channel(*(getattr(self, name)[rows] for name in Channel.__slots__))
+
+
+def lots(size: Ints) -> Iterator[slice]:
+    """Yield slices of packets of these sizes (bytes), none worth more than `LOT_BYTES` unless it is one packet."""
+    ends, start = np.cumsum(size), 0
+    while start < len(size):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(int(np.searchsorted(ends, before + LOT_BYTES, side="right")), start + 1)
+        stop = min(stop, start + LOT)
+        yield slice(start, stop)
+        start = stop
 
 
 def joined(parts: list[Channel]) -> Channel:
@@ -85,7 +99,8 @@ class Side:
     """All about one party's media.
 
     `redundant`: packets with copies of others (RFC 2198); `fec`: packets of forward error correction; `undecoded`:
-    packets that their decoder could not make sense of, known when the sound has been rendered.
+    packets that their decoder could not make sense of, and `mixed` whether two channels became one, both known when the
+    sound has been rendered.
     """
 
     channel: Channel = field(default_factory=Channel)
@@ -99,3 +114,4 @@ class Side:
     redundant: int = 0
     fec: Counter[str] = field(default_factory=Counter)
     undecoded: int = 0
+    mixed: bool = False

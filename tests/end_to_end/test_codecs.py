@@ -184,6 +184,17 @@ def test_two_channels_become_one(tmp_path: Path) -> None:
     assert channels(recording)[0][: len(mean)].tolist() == mean.tolist()
 
 
+def test_stereo_opus_becomes_one_channel(tmp_path: Path) -> None:
+    first, second = encoded.tune(48000, 3), encoded.tune(48000, 4)
+    voice = encoded.opus_stereo(first, second)
+    scene = encoded.call(voice, replace(encoded.opus(2), pt=112), (1, 1))
+    recording = recorded(tmp_path, scene)
+    assert recording.info["Mixed"] == "caller's two channels into one"
+    left = channels(recording)[0]
+    assert_heard(left, encoded.heard(voice, scene.left, zero(scene), per_packet=1))
+    assert likeness(left, (first // 2 + second // 2).astype(np.int16)) > LIKE
+
+
 # -- the WAV again from the packets ------------------------------------------------------------------------------------
 
 
