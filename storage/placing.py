@@ -14,7 +14,7 @@ from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import Track
 from .kinds import FATES, STEADY, Codecs, Kind, clock_of, kinds_of
-from .side import Channel, Ints, Side, lots
+from .side import RATE, Channel, Ints, Side, lots
 
 Kinds = npt.NDArray[np.uint8]
 MIRROR_NS = 50_000_000
@@ -68,7 +68,7 @@ def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None) -> In
     """Return how many samples each packet holds, at its codec's own rate."""
     size = rows["size"].astype(np.int64)
     count = np.where((kinds == Kind.A) | (kinds == Kind.MU), size, 0)
-    for kind in np.unique(kinds[kinds >= Kind.CODEC]).tolist():
+    for kind in np.unique(kinds[kinds >= Kind.CODEC]).tolist() if codecs.known else ():
         codec, mine = codecs.of(kind), np.nonzero(kinds == kind)[0]
         if codec.sized:
             sizes, which = np.unique(size[mine], return_inverse=True)
@@ -86,24 +86,41 @@ def _placed(
     rows: Rows, kinds: Kinds, packets: Sequence, count: Ints, side: Side, codecs: Codecs, reference: int
 ) -> Channel:
     """Place the packets with sound, those of each clock by themselves."""
+    if not codecs.known:  # G.711 alone, as it mostly is
+        row, at = _line(rows, packets, count, RATE, side, reference)
+        return _channel(rows, kinds, row, at, count, np.zeros(len(row), dtype=np.int64))
     clocks, rates = (table[kinds] for table in codecs.tables())
     parts: list[tuple[Ints, Ints]] = []
     for clock in np.unique(clocks[count > 0]).tolist():
         length = np.where(clocks == clock, count * clock // rates, 0)
-        line = place(rows["time"], rows["stamp"], length, packets, reference=reference, rate=clock)
-        side.figures.anchors += line.anchors
-        side.figures.drift_ms -= line.drift * 1000.0 / clock  # later and later arrivals: a slow clock
-        parts.append((line.row, line.start * rates[line.row] // clock))
+        row, start = _line(rows, packets, length, clock, side, reference)
+        parts.append((row, start * rates[row] // clock))
     if not parts:
         return Channel()
     row, at = parts[0] if len(parts) == 1 else (np.concatenate(columns) for columns in zip(*parts, strict=True))
     if len(parts) > 1:
         order = np.argsort(at / rates[row], kind="stable")
         row, at = row[order], at[order]
-    law = kinds[row]
-    size = rows["size"][row].astype(np.int64)
-    voice = _voices(row, law, packets, len(rows))
-    return Channel(position=rows["position"][row], size=size, law=law, at=at, count=count[row], voice=voice)
+    return _channel(rows, kinds, row, at, count, _voices(row, kinds[row], packets, len(rows)))
+
+
+def _line(rows: Rows, packets: Sequence, length: Ints, clock: int, side: Side, reference: int) -> tuple[Ints, Ints]:
+    """Place packets by their time stamps; return their rows and first samples, by that clock."""
+    line = place(rows["time"], rows["stamp"], length, packets, reference=reference, rate=clock)
+    side.figures.anchors += line.anchors
+    side.figures.drift_ms -= line.drift * 1000.0 / clock  # later and later arrivals: a slow clock
+    return line.row, line.start
+
+
+def _channel(rows: Rows, kinds: Kinds, row: Ints, at: Ints, count: Ints, voice: Ints) -> Channel:
+    return Channel(
+        position=rows["position"][row],
+        size=rows["size"][row].astype(np.int64),
+        law=kinds[row],
+        at=at,
+        count=count[row],
+        voice=voice,
+    )
 
 
 def _voices(row: Ints, law: Kinds, packets: Sequence, total: int) -> Ints:

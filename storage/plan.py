@@ -33,7 +33,7 @@ class Plan:
     """What is to be written for a call.
 
     `reference` is the time of sample 0 in ns; `frames` the samples of each channel, `rate` of them a second; `codecs`
-    those that have to be decoded.
+    those that have to be decoded; `decoded` tells whether any is heard, which a WAV cannot hold as it crossed the wire.
     """
 
     ended: EndedCall
@@ -47,16 +47,12 @@ class Plan:
     impossible_s: int = 0
     rate: int = RATE
     codecs: Codecs = field(default_factory=Codecs)
+    decoded: bool = False
 
     @property
     def has_sound(self) -> bool:
         """Whether there is anything to put into a WAV."""
         return self.frames > 0
-
-    @property
-    def decoded(self) -> bool:
-        """Whether there is sound that a WAV cannot hold as it crossed the wire, beside G.711."""
-        return any((side.channel.law >= Kind.CODEC).any() for side in self.sides.values())
 
     @property
     def keeps_packets(self) -> bool:
@@ -105,19 +101,20 @@ def _recorded(
         party: [lay_track(track, sides[party], codecs, reference, account, fetch) for track in tracks]
         for party, tracks in sound.items()
     }
-    kinds = np.unique(np.concatenate([part.law for parts in laid.values() for part in parts]))
+    kinds = np.nonzero(np.bincount(np.concatenate([part.law for parts in laid.values() for part in parts])))[0]
+    decoded = bool((kinds >= Kind.CODEC).any())
     rate = max((codecs.of(kind).rate for kind in kinds.tolist()), default=RATE)
     for party, tracks in sound.items():
         sides[party].channel = _channel(tracks, laid[party], sides[party], codecs, rate)
     reference = _begin_at_nought(sides, codecs, reference, rate)
     frames = max(side.channel.end for side in sides.values())
-    if (kinds >= Kind.CODEC).any() and 4 * frames > _ROOM:
+    if decoded and 4 * frames > _ROOM:
         frames, rate = _lowered(sides, codecs, frames, rate)
     span = frames // rate if frames > LONGEST_S * rate else 0
     if span:
         frames = 0
     laws = frozenset(law for law in (Law.A, Law.MU) for side in sides.values() if (side.channel.law == law).any())
-    return Plan(ended, sides, "recorded", reference, frames, last, forks, laws, span, rate, codecs)
+    return Plan(ended, sides, "recorded", reference, frames, last, forks, laws, span, rate, codecs, decoded)
 
 
 def _count_aside(track: Track, account: Account) -> None:
@@ -150,6 +147,9 @@ def _channel(tracks: list[Track], parts: list[Channel], side: Side, codecs: Code
 
 def _scale(channel: Channel, codecs: Codecs, rate: int) -> None:
     """Say where a channel's packets lie in a WAV of this rate."""
+    if not codecs.known:
+        channel.sample, channel.length = channel.at, channel.count
+        return
     rates = codecs.tables()[1][channel.law]
     channel.sample = scaled(channel.at, rates, rate)
     channel.length = scaled(channel.at + channel.count, rates, rate) - channel.sample
