@@ -3,6 +3,7 @@
     python bench/throughput.py                 200 calls of 60 s (1.2 million packets)
     python bench/throughput.py --scale 10      and ten times the calls
     python bench/throughput.py --json          figures for a machine
+    python bench/throughput.py --codecs        what an hour of call costs in each codec, beside FFmpeg for G.722
 
 CPU is user and system time of the whole process with its children, memory its greatest resident size.
 The exit code is 1 when a recording is missing or wrong; the ratios are for the reader to judge.
@@ -172,8 +173,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--scale", type=int, default=1, help="then again with so many times the calls")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--codecs", action="store_true", help="a row a codec instead, see bench/codecs.py")
     arguments = parser.parse_args()
     compiled()
+    if arguments.codecs:
+        from bench import codecs
+
+        return codecs.table(list(codecs.voices()), seconds=600)
     sizes = [arguments.calls] + ([arguments.calls * arguments.scale] if arguments.scale > 1 else [])
     done: list[Bench] = []
     for calls in sizes:

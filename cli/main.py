@@ -42,6 +42,7 @@ COMMANDS = {
     "log": ("tapdeck.cli.ledger:log", "Show and verify the recording log of this machine."),
     "live": ("tapdeck.cli.live:live", "Show the running calls of a running box."),
     "record": ("tapdeck.cli.record:record", "Record the calls of capture files, a stereo WAV each."),
+    "redecode": ("tapdeck.cli.redecode:redecode", "Make a recording's sound again from the packets kept beside it."),
     "selftest": ("tapdeck.cli.selftest:selftest", "Send a synthetic call through the box, and say if it came through."),
     "targets": ("tapdeck.cli.targets_command:targets", "List and test the targets, and check what they have."),
     "verify": ("tapdeck.cli.verify:verify", "Prove that recordings are as they were sealed, and that none is missing."),

@@ -20,6 +20,7 @@ from ..storage.spool import DONE
 from ..storage.spool_file import SpoolError
 from . import notify
 from .call_events import CallEvent, EventPrinter
+from .encrypted import EncryptedPeers
 from .exit_codes import ExitCode
 from .logs import log
 from .parts import sealer
@@ -45,6 +46,7 @@ class SealStage:
     _desk: Desk | None = field(init=False, default=None)
     _sealer: Sealer = field(init=False)
     _alarms: state.Alarms = field(init=False)
+    _encrypted: EncryptedPeers = field(init=False)
     _again: dict[str, tuple[float, int]] = field(init=False, default_factory=dict)
     _errors: dict[str, str] = field(init=False, default_factory=dict)
     _failed: bool = field(init=False, default=False)
@@ -54,6 +56,7 @@ class SealStage:
 
     def __post_init__(self) -> None:
         self._alarms = state.Alarms(self.folder, "seal")
+        self._encrypted = EncryptedPeers(self._alarms)
         self._desk = Desk(self.settings, self._alarms, self.at) if self.settings.signing.enabled else None
         self._sealer = self._make_sealer()
 
@@ -203,6 +206,7 @@ class SealStage:
             size = sum((self._sealer.root / file).stat().st_size for file in recording.files)
             handover.write(self.folder, parcel(recording.id, files, size, time.time()))
         state.append(self.folder, "call", **facts)
+        self._encrypted.met(recording, self._now())
         self._last = facts
         recorded = recording.outcome == "recorded"
         detail = _quality(recording) if recorded else recording.outcome.replace("_", " ")
@@ -217,6 +221,9 @@ class SealStage:
             facts,
         )
         self.printer.show(event)
+
+    def _now(self) -> datetime:
+        return self.settings.zone().local(time.time_ns())
 
     def _facts(self, recording: Recording) -> dict[str, Any]:
         call, zone = recording.call, self.settings.zone()
@@ -291,6 +298,7 @@ class SealStage:
                 self._desk.look(self._sealer.account.packet_totals(), ended)
         waiting = _spooled(self._done)
         self._look_at_failures()
+        self._encrypted.look(self._now())
         if waiting > BEHIND:
             self._alarms.raise_("SPOOL_BEHIND", f"{waiting} calls wait to be sealed")
         else:

@@ -46,7 +46,7 @@ class SipError(ValueError):
 class Message:
     """A request (`status` 0) or a response (`method` ""). Header names are long and lower-case, in the order sent.
 
-    `raw` is the message as it came.
+    `raw` is the message as it came. Neither it nor the body, which may hold keys, shows in a `repr`.
     """
 
     method: str
@@ -54,7 +54,7 @@ class Message:
     status: int
     reason: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes
+    body: bytes = field(repr=False)
     raw: bytes = field(default=b"", repr=False, compare=False)
 
     def get(self, name: str) -> str:

@@ -11,6 +11,7 @@ from itertools import islice
 
 from .headers import decode, parse_number, parse_params
 from .message import Message
+from .sdes import Crypto, parse_lines
 
 MAX_BODY = 65_535
 MAX_MEDIA = 64
@@ -87,6 +88,7 @@ class Media:
     encrypted: bool
     candidates: tuple[tuple[str, int], ...]
     ptime: int
+    crypto: tuple[Crypto, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def _media(section: _Section, session: _Section) -> Media:
         encrypted=_is_encrypted(words[2], section, session),
         candidates=_candidates(section),
         ptime=parse_number(section.first("ptime") or "", 1000),
+        crypto=parse_lines(value for key, value in section.attributes if key == "crypto"),
     )
 
 

@@ -193,5 +193,6 @@ class Block(Layers):
                 ssrc=head["ssrc"].astype(np.uint32),
                 kind=head["second"].astype(np.uint8),
                 frames=np.ones(len(part.rows), dtype=np.uint8),
+                head=header.astype(np.uint16),
             )
         )

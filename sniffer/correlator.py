@@ -24,6 +24,7 @@ from ..sip.dialog import (
 from ..sip.sdp import Format, Media
 from .addresses import address_key
 from .bindings import Binding, Bindings, EndpointKey, Match, Source
+from .keyring import Keyring
 from .related import Relations
 from .streams import StreamTable
 
@@ -88,9 +89,11 @@ class Tracked:
     media: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
     digits: list[tuple[int, Party, str]] = field(default_factory=list)
     holds: list[tuple[int, Party, bool]] = field(default_factory=list)
+    others: list[tuple[int, Party, str]] = field(default_factory=list)
     related: list["Leg"] = field(default_factory=list)
     tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
     secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
+    keys: Keyring = field(default_factory=Keyring)
     closed: bool = False
     leg: "Leg" = field(init=False)
 
@@ -99,7 +102,7 @@ class Tracked:
 
     def forget(self) -> None:
         """Let go of what is no longer needed once the call is given out: other calls may hold on to this one."""
-        self.claims, self.endpoints, self.tags = [], [], {}
+        self.claims, self.endpoints, self.tags, self.keys = [], [], {}, Keyring()
 
     def formats(self, sender: Party) -> list[tuple[int, Mapping[int, Format]]]:
         """Return what payload types mean in packets of this sender, each map with the time it holds from (ns)."""
@@ -123,8 +126,27 @@ class Tracked:
         last = [spoken[-1][1] for spoken in self.media.values() if spoken]
         return bool(last) and all(media.encrypted for media in last)
 
+    def secrecy(self) -> list[tuple[int, bool]]:
+        """Return whether the parties had agreed on SRTP, each answer with the time it holds from (ns).
+
+        What was agreed first holds for all that came before it; an offer that nobody answered changes nothing.
+        """
+        spoken = [(time, party, media.encrypted) for party in Party for time, media in self.media[party]]
+        spoken.sort(key=lambda entry: entry[0])
+        agreed: list[tuple[int, bool]] = []
+        waiting: tuple[Party, bool] | None = None
+        for time, party, encrypted in spoken:
+            if waiting is None or waiting[0] is party:
+                waiting = party, encrypted
+            else:
+                agreed.append((time, encrypted and waiting[1]))
+                waiting = None
+        return agreed or [(time, encrypted) for time, _, encrypted in spoken[-1:]]
+
 
 MAX_MEDIA_CHANGES = 256
+MAX_OTHER = 200
+"""Characters of what is noted of an m-line."""
 MAX_CLAIMS = 4096
 MAX_DIGITS = 4096
 
@@ -230,9 +252,13 @@ class Correlator:
     def _describe(self, tracked: Tracked, event: Described) -> None:
         first_audio = True
         for media in event.sdp.media:
+            if media.kind != "audio" and media.port and event.hop == 0:
+                _note_other(tracked, event.party, event.time, media)
             if media.kind == "audio" and media.port and first_audio and event.hop == 0:
                 self._note_media(tracked, event.party, event.time, media)
                 first_audio = False
+            if media.kind == "audio" and media.crypto:
+                tracked.keys.add(event.party, media.crypto)
             for endpoint, source in self._endpoints(media, event):
                 since, by = event.time, event.announced_by
                 if event.party is Party.CALLEE and len(tracked.tags) < MAX_CLAIMS:
@@ -460,3 +486,11 @@ def _shares(best: Match, other: Match) -> bool:
         if one is not None and two is not None and one.announced_by != two.announced_by:
             return True
     return False
+
+
+def _note_other(tracked: Tracked, party: Party, time: int, media: Media) -> None:
+    """Note what a party wants beside sound: video, a fax by T.38."""
+    names = ", ".join(dict.fromkeys(known.name for known in media.formats.values() if known.name))
+    text = f"{media.kind} {names or media.proto}"[:MAX_OTHER]
+    if len(tracked.others) < MAX_MEDIA_CHANGES and (party, text) not in [entry[1:] for entry in tracked.others]:
+        tracked.others.append((time, party, text))

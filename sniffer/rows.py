@@ -23,11 +23,11 @@ ROW = np.dtype(
         ("size", "u2"),
         ("kind", "u1"),
         ("frames", "u1"),
-        ("spare", "u2"),
+        ("head", "u2"),
     ]
 )
 """One row a media packet, 32 bytes: arrival (ns), payload position in the input, RTP time stamp, stream number,
-sequence number, payload bytes, marker bit and payload type, captured frames."""
+sequence number, payload bytes, marker bit and payload type, captured frames, bytes of RTP header before the payload."""
 
 _OPAQUE = f"V{ROW.itemsize}"  # NumPy moves opaque bytes several times as fast as fields
 Rows = npt.NDArray[np.void]
@@ -88,6 +88,7 @@ def rows_of(rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> Rows:
     rows = np.empty(len(rtp), dtype=ROW)
     rows["time"], rows["position"], rows["stamp"], rows["stream"] = rtp.time, rtp.position, rtp.stamp, numbers
     rows["sequence"], rows["size"], rows["kind"], rows["frames"] = rtp.sequence, rtp.size, rtp.kind, rtp.frames
+    rows["head"] = rtp.head
     return rows
 
 

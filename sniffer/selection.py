@@ -5,7 +5,7 @@ call the fork that answered is heard; before the answer, the first one with medi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -80,12 +80,25 @@ PLAIN = Circumstances()
 
 
 @dataclass(slots=True)
+class Srtp:
+    """How much of a party's sound was SRTP: the `suites` in use, packets that were `authenticated` and decrypted, that
+    `failed` authentication, and of streams that no key fits (`no_key`).
+    """
+
+    suites: list[str] = field(default_factory=list)
+    authenticated: int = 0
+    failed: int = 0
+    no_key: int = 0
+
+
+@dataclass(slots=True)
 class EndedCall:
-    """A call that nothing more can happen to, with all its packets' rows."""
+    """A call that nothing more can happen to, with all its packets' rows; `srtp` says what was decrypted of them."""
 
     tracked: Tracked
     tracks: list[Track]
     circumstances: Circumstances = PLAIN
+    srtp: dict[Party, Srtp] = field(default_factory=dict)
 
     @property
     def started(self) -> int:

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ..rtp.decoder import library
 from ..sip.dialog import Party
 from ..sniffer.addresses import AddressBook
 from ..sniffer.selection import Track, Use
 from .localtime import Zone
-from .plan import RATE, Plan, Side, gaps
+from .plan import Plan, gaps
+from .side import Side
 
 Pairs = list[tuple[str, str]]
 MAX_LIST = 200
@@ -61,18 +63,20 @@ def pairs(
     recorder: Recorder,
     presses: list[Press],
     related: Iterable[str],
+    kept: str = "",
     notes: Iterable[str],
     book: AddressBook,
     seal: Iterable[tuple[str, str]] = (),
 ) -> Pairs:
-    """Return the info file's lines in their documented order; `seal` are those of a recording that is sealed."""
+    """Return the info file's lines in their documented order; `seal` are those of a recording that is sealed,
+    `kept` names its file of kept packets."""
     call = plan.ended.call
     end = call.ended if call.ended is not None else plan.last
     lines: Pairs = [
         ("Datetime", zone.iso(plan.ended.started)),
         ("DatetimeUtc", zone.utc().iso(plan.ended.started)),
         ("End", zone.iso(end)),
-        ("Duration", f"{plan.frames / RATE:.3f}"),
+        ("Duration", f"{plan.frames / plan.rate:.3f}"),
         ("AudioStart", zone.iso(plan.reference)),
         ("RecordingId", identity),
         ("CallId", call.call_id),
@@ -89,19 +93,54 @@ def pairs(
         ("Answered", zone.iso(call.answered) if call.answered is not None else "no"),
         ("EndReason", call.end_reason),
         ("Codec", codec_text(plan)),
-        ("Channels", "left=caller right=callee"),
     ]
+    lines += _decoding(plan, kept)
+    lines += _encryption(plan)
+    lines.append(("Channels", "left=caller right=callee"))
     for party in Party:
         lines += _side_lines(plan, party, book)
     lines += [("Digits", "".join(press.digit for press in presses if len(press.digit) == 1))]
     lines += _listed("Digit", [_press_text(press, plan, zone) for press in presses])
     lines += _listed("Hold", list(_holds(plan, zone)))
+    lines += _listed("OtherMedia", list(_other_media(plan, zone)))
     lines += [("RelatedCalls", ", ".join(related))]
     lines += _circumstances(plan, zone)
     lines += seal
     lines += [("Note", note) for note in notes]
     lines += [("Recorder", str(recorder.on(plan.ended.circumstances.source)))]
     return lines
+
+
+def _encryption(plan: Plan) -> Pairs:
+    """What the sound was encrypted with."""
+    suites = dict.fromkeys(suite for srtp in plan.ended.srtp.values() for suite in srtp.suites)
+    return [("Encrypted", "SRTP " + ", ".join(f"{suite} (SDES)" for suite in suites))] if suites else []
+
+
+def _decoding(plan: Plan, kept: str) -> Pairs:
+    """How sound came about that is not stored as it crossed the wire."""
+    if not plan.decoded:
+        return []
+    how = f"to 16-bit PCM at {plan.rate} Hz by {library()}; the packets as they crossed the wire are in {kept}"
+    lines: Pairs = [("Decoded", how)]
+    for party in Party:
+        rates = sorted({one.rate for one in plan.heard(party)} - {plan.rate})
+        if rates:
+            shown = ", ".join(f"{rate} Hz" for rate in rates)
+            lines.append(("Resampled", f"{party.value} from {shown} to {plan.rate} Hz"))
+    for party in Party:
+        if plan.sides[party].mixed:
+            lines.append(("Mixed", f"{party.value}'s two channels into one"))
+    return lines
+
+
+def late_notes(plan: Plan) -> tuple[str, ...]:
+    """Return what is known of a recording only when its sound has been rendered."""
+    return tuple(
+        f"{side.undecoded} packets of {party.value} could not be decoded; they are silence in the WAV"
+        for party, side in plan.sides.items()
+        if side.undecoded
+    )
 
 
 def _circumstances(plan: Plan, zone: Zone) -> Pairs:
@@ -135,15 +174,19 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
             f"{name}-Packets",
             f"received={figures.received} expected={figures.expected} lost={figures.lost} "
             f"duplicate={figures.duplicate} reordered={figures.reordered} "
-            f"loss={figures.loss_percent:.2f}% jitter={figures.jitter_ms:.2f}ms",
+            f"loss={figures.loss_percent:.2f}% jitter={figures.jitter_ms:.2f}ms"
+            + (f" recovered={figures.recovered}" if side.redundant else ""),
         )
     ]
+    srtp = plan.ended.srtp.get(party)
+    if srtp is not None:
+        lines.append((f"{name}-Srtp", f"authenticated={srtp.authenticated} failed={srtp.failed}"))
     media = [_path(track, book) for track in plan.ended.tracks if track.sender is party and track.use is Use.SOUND]
     lines += [(f"{name}-Media", text) for text in dict.fromkeys(media)]
     lines.append((f"{name}-UserAgent", call.user_agents.get(party, "")))
     if len(side.channel.sample):
         lines.append((f"{name}-Drift", f"{figures.drift_ms:+.1f}ms anchors={figures.anchors}"))
-    silent = [f"{start / RATE:.3f}+{length / RATE:.3f}" for start, length in gaps(side.channel, plan.frames)]
+    silent = [f"{start / plan.rate:.3f}+{length / plan.rate:.3f}" for start, length in gaps(side.channel)]
     return lines + _listed(f"{name}-Gap", silent)
 
 
@@ -179,6 +222,12 @@ def _holds(plan: Plan, zone: Zone) -> Iterator[str]:
         yield f"{what} by {party.value} at {zone.iso(time)} ({_offset(time, plan)})"
 
 
+def _other_media(plan: Plan, zone: Zone) -> Iterator[str]:
+    """Yield what was agreed on or offered beside sound; it is not recorded."""
+    for time, party, what in plan.ended.tracked.others:
+        yield f"{what} of {party.value} at {zone.iso(time)} ({_offset(time, plan)})"
+
+
 def side_notes(plan: Plan, kept: str) -> Iterator[str]:
     """Yield what a reader must know of a recording, in words.
 
@@ -186,7 +235,8 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
     """
     for party, side in plan.sides.items():
         yield from _notes_of(party, side, kept)
-    if len(plan.laws) > 1:
+    yield from _srtp_notes(plan)
+    if len(plan.laws) > 1 and not plan.decoded:
         yield f"both G.711 laws occur: the WAV is 16-bit PCM, the payload as it crossed the wire is in {kept}"
     if plan.impossible_s:
         hours = plan.impossible_s // 3600
@@ -200,9 +250,21 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
         yield f"{relayed} packets were relayed copies of these, and are not recorded twice"
 
 
+def _srtp_notes(plan: Plan) -> Iterator[str]:
+    for party, srtp in plan.ended.srtp.items():
+        if srtp.failed:
+            yield f"{srtp.failed} SRTP packets of {party.value} failed authentication; they are silence in the WAV"
+        if srtp.no_key:
+            yield f"no key fits {srtp.no_key} SRTP packets of {party.value}; they are silence in the WAV"
+
+
 def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:
     for name in side.foreign:
         yield f"Codec {name} not decoded yet: {party.value}'s packets are kept in {kept}"
+    if side.redundant:
+        yield f"{side.redundant} packets of {party.value} bear copies of others; those as they were are in {kept}"
+    for name, count in side.fec.items():
+        yield f"{count} packets of {party.value} are forward error correction ({name}), kept in {kept} and not used"
     few = [number for number in side.unknown if f"payload type {number}" not in side.foreign]
     for number in few:
         count = side.unknown[number]

@@ -2,8 +2,13 @@
 
 Each packet is written as raw IP with its arrival time, addresses, ports, RTP header and payload; link headers, options
 and RTP header extensions are not kept. pcapng: draft-ietf-opsawg-pcapng.
+
+Each stream is an interface of its own. Comments in JSON say what was known of it, so that the sound can be made again
+from this file alone (`kept_file.py`): whose it is, and what its payload types meant when; and by how much the times
+shown differ from the steady ones by which the sound was placed.
 """
 
+import json
 import struct
 from collections.abc import Callable, Iterator
 
@@ -14,29 +19,82 @@ from ..sniffer.addresses import AddressBook
 from ..sniffer.records import Ints
 from ..sniffer.selection import Track
 from ..sniffer.sources.payloads import Payloads
+from .safe_text import for_line
 
 PART = 32_768
 """Packets built at one time."""
 _RAW_IP = 101
-_NANOSECONDS = struct.pack("<HHB3xI", 9, 1, 9, 0)
+_NANOSECONDS = struct.pack("<HHB3x", 9, 1, 9)
+_COMMENT, _NAME = 1, 2
+MAX_COMMENT = 65_000
+MAX_FMTP = 2_000
+"""Characters of a format's parameters that are kept."""
+FORMAT = "tapdeck-kept-1"
 
 
 def pcapng(
     tracks: list[Track], payloads: Payloads, book: AddressBook, wall: Callable[[Ints], Ints] = np.asarray
 ) -> Iterator[bytes]:
     """Yield the bytes of the file, packets in order of arrival. `wall` turns their times (ns) into the clock's."""
-    yield struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
-    size = 20 + len(_NANOSECONDS)
-    yield struct.pack("<IIHHI", 1, size, _RAW_IP, 0, 0) + _NANOSECONDS + struct.pack("<I", size)
-    if not tracks:
-        return
     heads = [_headers(track, book) for track in tracks]
     owner = np.repeat(np.arange(len(tracks)), [len(track.rows) for track in tracks])
-    rows = np.concatenate([track.rows for track in tracks])
+    rows = np.concatenate([track.rows for track in tracks]) if tracks else np.empty(0, dtype=[("time", "i8")])
     order = np.argsort(rows["time"], kind="stable")
+    about = {"format": FORMAT, "ahead": _ahead(rows["time"][order], wall)}
+    yield _block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _comments(about) + bytes(4))
+    for track in tracks:
+        yield _interface(track)
+    if not tracks:
+        yield _block(1, struct.pack("<HHI", _RAW_IP, 0, 0) + _NANOSECONDS + bytes(4))
     for start in range(0, len(order), PART):
         here = order[start : start + PART]
         yield _packets(rows[here], wall(rows["time"][here]), owner[here], heads, payloads)
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    size = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + size + body + size
+
+
+def _option(code: int, value: bytes) -> bytes:
+    return struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def _comments(about: object) -> bytes:
+    """Return a value as comments, several if it is long: they belong together."""
+    text = json.dumps(about, separators=(",", ":")).encode()
+    return b"".join(_option(_COMMENT, text[at : at + MAX_COMMENT]) for at in range(0, len(text), MAX_COMMENT))
+
+
+def _ahead(time: Ints, wall: Callable[[Ints], Ints]) -> list[list[int]]:
+    """Return from which packet on the clock that is shown was how far (ns) ahead of steady time."""
+    ahead = np.asarray(wall(time)) - time
+    changes = np.concatenate(([True], np.diff(ahead) != 0)).nonzero()[0] if len(ahead) else np.empty(0, dtype=np.int64)
+    return [[int(index), int(ahead[index])] for index in changes.tolist()]
+
+
+def _interface(track: Track) -> bytes:
+    """Describe a stream: its times are in ns."""
+    types = np.unique(track.rows["kind"] & 0x7F).tolist()
+    formats: list[tuple[int, dict[str, list[object]]]] = []
+    for since, known in track.formats:
+        inner = any(one.name == "RED" for one in known.values())  # its packets bear types that no header shows
+        mine = {
+            str(number): [for_line(one.name, 100), one.rate, one.channels, for_line(one.fmtp, MAX_FMTP)]
+            for number, one in known.items()
+            if inner or number in types
+        }
+        if not formats or formats[-1][1] != mine:
+            formats.append((since, mine))
+    about = {
+        "party": track.sender.value,
+        "use": track.use.value,
+        "sure": track.claim.match.consistent,
+        "formats": formats,
+    }
+    name = f"{track.sender.value} 0x{track.ssrc:08x}".encode()
+    options = _option(_NAME, name) + _comments(about) + _NANOSECONDS + bytes(4)
+    return _block(1, struct.pack("<HHI", _RAW_IP, 0, 0) + options)
 
 
 def _headers(track: Track, book: AddressBook) -> bytes:
@@ -67,6 +125,7 @@ def _packets(
     for place, value in (
         (0, np.full(len(rows), 6)),
         (4, total),
+        (8, owner),
         (12, time >> np.uint64(32)),
         (16, time & np.uint64(0xFFFFFFFF)),
         (20, size),

@@ -18,13 +18,15 @@ from ..sniffer.direction import Own, direction
 from ..sniffer.records import Ints
 from ..sniffer.selection import EndedCall, Use
 from ..sniffer.sources.payloads import Payloads
-from . import info
+from . import decode, info
 from .atomic import AtomicBatch, AtomicFiles, make_folder
-from .facts import Press, Recorder, codec_text, pairs, side_notes
+from .blanked import blanked
+from .facts import Press, Recorder, codec_text, late_notes, pairs, side_notes
 from .kept import pcapng
 from .names import NameFields, Naming, call_seed, recording_id
-from .plan import RATE, Plan, plan
+from .plan import Plan, plan
 from .render import Piece, Renderer, encoding, pieces
+from .unlock import Unlocker
 from .wav import WavTooLong, header, padding
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class Recording:
     @property
     def duration_s(self) -> float:
         """Seconds of sound."""
-        return self.plan.frames / RATE
+        return self.plan.frames / self.plan.rate
 
 
 def identity(leg: Leg) -> str:
@@ -125,7 +127,8 @@ class Archive:
 
     def add(self, ended: EndedCall) -> Iterator[Recording]:
         """Take a call; yield the recordings that are done."""
-        planned = plan(ended, self.account)
+        Unlocker(self.payloads, self.account).unlock(ended)
+        planned = plan(ended, self.account, self.payloads.fetch)
         self._waiting.append(planned)
         self._samples += planned.frames * 2
         if planned.outcome != "recorded":
@@ -157,6 +160,7 @@ class Archive:
             else:
                 together.append(planned)
         yield from self._write_batch(together)
+        self.payloads.give_back()
 
     def _write_batch(self, batch: list[Plan]) -> Iterator[Recording]:
         if self.signing is not None:
@@ -175,14 +179,15 @@ class Archive:
 
     def _sounds(self, batch: list[Plan]) -> Iterator[tuple[Plan, Iterator[np.ndarray] | None]]:
         """Yield each call with its sound, None if it is not recorded. What is yielded has to be used up in turn."""
-        sounding = [planned for planned in batch if planned.outcome == "recorded" and planned.frames * 2 <= BATCH]
-        whole = [piece for planned in sounding for piece in pieces(planned)]
+        whole = [piece for planned in batch if _is_shared(planned) for piece in pieces(planned)]
         rendered = self._renderer.render(whole)
         for planned in batch:
             if planned.outcome != "recorded":
                 yield planned, None
-            elif planned.frames * 2 <= BATCH:
+            elif _is_shared(planned):
                 yield planned, islice(rendered, len(list(pieces(planned))))
+            elif planned.decoded:
+                yield planned, decode.sound(planned, self.payloads)
             else:
                 yield planned, self._rendered_singly(planned)
 
@@ -249,7 +254,7 @@ class Archive:
             if member is not None:
                 batch.drop(member)
             return replace(result, outcome="failed", error=str(error)), None
-        return replace(result, files=names), member
+        return replace(result, files=names, notes=result.notes + late_notes(planned)), member
 
     def _seal(self, planned: Plan, sound: Iterator[np.ndarray], signing: "Signing") -> tuple[Recording, OSError | None]:
         """Write a call's files and seal them, if that was not done before."""
@@ -268,7 +273,7 @@ class Archive:
             _use_up(planned, sound)
             return replace(result, outcome="failed", error=str(error)), None
         _use_up(planned, sound)
-        return replace(result, files=names), None
+        return replace(result, files=names, notes=result.notes + late_notes(planned)), None
 
     def _write(
         self,
@@ -286,20 +291,28 @@ class Archive:
             self._write_wav(planned, files.open(names[-1]), sound, self._about(result))
         if kept:
             names.append(kept)
-            uses = (Use.SOUND, Use.OTHER_FORK)
-            tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
-            file = files.open(kept)
-            for part in pcapng(tracks, self.payloads, self.book, self.wall):
-                file.write(part)
+            self._write_kept(planned, files.open(kept))
         if self.packets is not None:
             names.append(f"{path.name}_packets.pcapng")
-            with self.packets.open("rb") as source:
-                copy = files.open(names[-1])
-                while part := source.read(1 << 20):
-                    copy.write(part)
+            self._write_packets(planned, self.packets, files.open(names[-1]))
         names.append(f"{path.name}_info.txt")
-        files.open(names[-1], follows=True).write(info.render(self._pairs(result, seal)))
+        files.open(names[-1], follows=True).write(info.render(self._pairs(result, kept, seal)))
         return tuple(path.parent / name for name in names)
+
+    def _write_kept(self, planned: Plan, file: Sink) -> None:
+        uses = (Use.SOUND, Use.OTHER_FORK)
+        tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
+        for part in pcapng(tracks, self.payloads, self.book, self.wall):
+            file.write(part)
+
+    def _write_packets(self, planned: Plan, packets: Path, file: Sink) -> None:
+        """Keep a capture file, without the keys in it; of an encrypted call in its place what was decrypted."""
+        encrypted = bool(planned.ended.srtp)
+        with packets.open("rb") as source:
+            for part in blanked(source, encrypted):
+                file.write(part)
+        if encrypted:
+            self._write_kept(planned, file)
 
     def _about(self, result: Recording) -> Mapping[str, str]:
         """What a WAV says of itself, for whoever finds it without its other files."""
@@ -314,12 +327,12 @@ class Archive:
     @staticmethod
     def _write_wav(planned: Plan, file: Sink, sound: Iterator[np.ndarray], about: Mapping[str, str]) -> None:
         how = encoding(planned)
-        file.write(header(how, 2, RATE, planned.frames, about))
+        file.write(header(how, 2, planned.rate, planned.frames, about))
         for part in sound:
             file.write(part.data)
         file.write(padding(how, 2, planned.frames))
 
-    def _pairs(self, result: Recording, seal: info.Pairs) -> info.Pairs:
+    def _pairs(self, result: Recording, kept: str, seal: info.Pairs) -> info.Pairs:
         related = [f"{identity(leg)} ({leg.call_id[:80]})" for leg in result.plan.ended.tracked.related]
         return pairs(
             result.plan,
@@ -329,7 +342,8 @@ class Archive:
             recorder=self.recorder,
             presses=self._presses(result.plan),
             related=related,
-            notes=result.notes,
+            kept=kept,
+            notes=result.notes + late_notes(result.plan),
             book=self.book,
             seal=seal,
         )
@@ -349,5 +363,10 @@ class Archive:
 
 def _use_up(planned: Plan, sound: Iterator[np.ndarray]) -> None:
     """Skip what is left of a call's sound: the next call's follows it."""
-    if planned.frames * 2 <= BATCH:
+    if _is_shared(planned):
         deque(sound, maxlen=0)
+
+
+def _is_shared(planned: Plan) -> bool:
+    """Tell whether a call's sound is rendered in one go with that of others."""
+    return planned.outcome == "recorded" and not planned.decoded and planned.frames * 2 <= BATCH

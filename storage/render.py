@@ -13,7 +13,8 @@ import numpy.typing as npt
 from ..rtp.g711 import PCM, SILENCE, Law
 from ..sip.dialog import Party
 from ..sniffer.sources.payloads import Payloads
-from .plan import Channel, Plan
+from .plan import Plan
+from .side import Channel
 from .wav import Encoding
 
 Bytes = npt.NDArray[np.uint8]
@@ -38,9 +39,9 @@ class Piece:
 
 
 def encoding(plan: Plan) -> Encoding:
-    """Return how the WAV is stored: the wire's own law where there is only one, else 16-bit PCM."""
+    """Return how the WAV is stored: the wire's own law where there is only one and nothing else, else 16-bit PCM."""
     laws = plan.laws
-    if len(laws) > 1:
+    if len(laws) > 1 or plan.decoded:
         return Encoding.PCM16
     return Encoding.MULAW if laws == {int(Law.MU)} else Encoding.ALAW
 
@@ -121,8 +122,7 @@ def _pcm(piece: Piece, payloads: Payloads) -> Bytes:
         channel = piece.plan.sides[party].channel
         for law in (Law.A, Law.MU):
             mask = channel.law == law
-            part = Channel(channel.sample[mask], channel.position[mask], channel.size[mask], channel.law[mask])
-            position, size, place = _inside(part, piece, 0)
+            position, size, place = _inside(channel.take(mask), piece, 0)
             payloads.copy(position, size, codes, place)
             edges = np.zeros(piece.size + 1, dtype=np.int32)
             np.add.at(edges, place, 1)

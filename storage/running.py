@@ -17,7 +17,8 @@ from ..sniffer.engine import CallSettings, Engine
 from ..sniffer.merge import in_order
 from ..sniffer.sources.capture_file import CaptureError, CaptureFile
 from ..sniffer.sources.payloads import Payloads, nameless_file
-from .plan import Side, plan
+from .plan import plan
+from .side import Side
 from .spool import LIVE, RESUME
 from .spool_file import Head, SpoolError, read_spool
 

@@ -27,6 +27,7 @@ class Payloads:
         self._scratch = scratch
         self._files: list[BinaryIO | None] = [None]
         self._maps: dict[int, tuple[mmap.mmap, Bytes]] = {}
+        self._lent = 0
 
     def add(self, file: BinaryIO) -> int:
         """Add a file; return the position of its first byte."""
@@ -45,6 +46,23 @@ class Payloads:
         place = file.seek(0, os.SEEK_END)
         file.write(data)
         return place
+
+    def lend(self, data: bytes | memoryview) -> int:
+        """Keep bytes that were made of others until `give_back`; return their position."""
+        if not self._lent:
+            self._lent = self.add(nameless_file(self._scratch)) >> FILE_BITS
+        file = self._files[self._lent]
+        assert file is not None
+        place = file.seek(0, os.SEEK_END)
+        file.write(data)
+        return self._lent << FILE_BITS | place
+
+    def give_back(self) -> None:
+        """Forget all that was lent: nobody will fetch it any more."""
+        file = self._files[self._lent]
+        if self._lent and file is not None and file.seek(0, os.SEEK_END):
+            self._maps.pop(self._lent, None)
+            file.truncate(0)
 
     def copy(self, position: Ints, size: Ints, target: Bytes, place: Ints) -> None:
         """Copy payloads (positions, sizes in bytes) to their places (byte offsets, int64) in `target`."""
@@ -100,7 +118,7 @@ class Payloads:
         for file in self._files:
             if file is not None:
                 file.close()
-        self._files = [None]
+        self._files, self._lent = [None], 0
 
 
 def _roughly_in_order(position: Ints) -> Ints:

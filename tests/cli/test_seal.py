@@ -8,15 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tapdeck.cli.call_events import EventPrinter
 from tapdeck.cli.config import load
+from tapdeck.cli.encrypted import CODE, EncryptedPeers
 from tapdeck.cli.exit_codes import ExitCode
 from tapdeck.cli.seal_stage import AGAIN_S, SealStage
 from tapdeck.storage import handover, state
 from tapdeck.storage.spool import DONE
+from tests.support import srtp
 from tests.support.live import Capture, content, recordings, seal
 from tests.support.record import Wav, assert_sound, read_wav
 from tests.support.scene import START_NS, Scene, in_order, plain_call
@@ -225,3 +229,43 @@ def test_a_folder_that_is_away_for_weeks_is_still_tried_every_few_minutes(tmp_pa
     when, tries = stage._again[f"{name}.pcapng"]
     assert (tries, stage.conclude()) == (5001, ExitCode.CANNOT_WRITE)
     assert before < when <= time.monotonic() + AGAIN_S[1]
+
+
+# -- encrypted calls ---------------------------------------------------------------------------------------------------
+
+
+def test_an_encrypted_call_without_a_key_is_an_alarm_for_its_peer(tmp_path: Path) -> None:
+    """Two calls with the same peer are one alarm; a decrypted one is none; and no key is in anything that is left."""
+    keys = [srtp.Key(seed) for seed in range(1, 7)]
+    scenes = [plain_call(number, start_ns=START_NS + 20_000_000_000 * number) for number in range(3)]
+    shape = scenes[1].dialog
+    scenes[2] = plain_call(2, start_ns=START_NS + 40_000_000_000, shape=replace(shape, call_id="again@example.invalid"))
+    heard = []
+    for number, scene in enumerate(scenes):
+        told = srtp.announced(scene, keys[:1], keys[1:2], start_ns=START_NS + 20_000_000_000 * number)
+        used = keys[:2] if number == 0 else keys[2:4]
+        heard.append(srtp.packets(told, srtp.lock(scene.left, used[0]), srtp.lock(scene.right, used[1])))
+    with Capture(tmp_path) as capture:
+        capture.hear(in_order(*heard), size=50)
+    code, told_lines = once(tmp_path)
+    assert code == ExitCode.OK
+    assert [line["event"] for line in told_lines] == ["recorded", "not recorded", "not recorded"]
+    peer = f"ENCRYPTED_CALL {shape.caller.sip.address} and {shape.callee.sip.address}"
+    assert alarms(tmp_path).keys() == {peer}
+    assert alarms(tmp_path)[peer].startswith("2 encrypted calls with ")
+    raised = [event["code"] for event in state.events(tmp_path / "state") if event["event"] == "alarm"]
+    assert raised == [peer]
+    left = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + repr(told_lines).encode()
+    assert not [key for key in keys if key.text.encode() in left or key.raw[:16] in left]
+
+
+def test_the_alarm_ends_with_its_day(tmp_path: Path) -> None:
+    raised = state.Alarms(tmp_path, "seal")
+    peers = EncryptedPeers(raised)
+    day = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)
+    peers.look(day)
+    raised.raise_(f"{CODE} 192.0.2.1", "1 encrypted call")
+    peers.look(day)
+    assert len(raised.active) == 1
+    peers.look(day + timedelta(minutes=2))
+    assert raised.active == []

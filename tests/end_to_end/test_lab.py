@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support import hearing, shark
-from tests.support.record import A_LAW, MU_LAW, NO_CALL, REPOSITORY, Recording, Result, record, unbalanced
+from tests.support.record import A_LAW, MU_LAW, NO_CALL, PCM, REPOSITORY, Recording, Result, record, unbalanced
 
 Expected = dict[str, Any]
 
@@ -29,8 +29,9 @@ CAPTURES = {path.stem: path for folder in (LAB, OURS) for path in sorted(folder.
 DIALOGS = {"k2_b2bua": 2, "k3_b2bua_newid": 2, "k4_transcode": 2}
 """Scenarios whose one call crosses the mirror as so many dialogs."""
 HIDDEN = ("g1_tls_rsa", "g2_tls13_keylog")
-UNDECODED = ("c_g722", "d_opus")
-SILENT = (*HIDDEN, *UNDECODED, "e_sdes", "l_failed")
+DECODED = {"c_g722": 16_000, "d_opus": 48_000}
+"""Scenarios in codecs that have to be decoded, and the rate of their sound."""
+SILENT = (*HIDDEN, *DECODED, "e_sdes", "l_failed")
 SOUNDING = sorted(CAPTURES.keys() - set(SILENT))
 
 CLOCK_S = 0.06
@@ -411,15 +412,16 @@ def test_calls_without_an_answer(folder: Path) -> None:
     assert result.summary["calls"]["without_media"] == len(calls("l_failed"))
 
 
-@shark.needs_wireshark
+@needs_speech
 @only("e_sdes")
 def test_an_encrypted_call(folder: Path) -> None:
-    result = recorded(folder, "e_sdes")
-    [line] = result.lines[:-1]
-    assert (line["outcome"], line["files"]) == ("encrypted", [])
-    assert not list(result.out.rglob("*.*"))
-    assert result.summary["packets"]["kept"] == 0
-    assert result.summary["packets"]["refused"] == sum(len(stream.packets) for stream in streams("e_sdes"))
+    """SRTP with keys in the SDP: what baresip's libsrtp encrypted is the speech that was played."""
+    [(call, recording)] = pairs(folder, "e_sdes")
+    assert recording.info["Encrypted"] == "SRTP AES_CM_128_HMAC_SHA1_80 (SDES)"
+    for side, name in enumerate(("Caller", "Callee")):
+        assert recording.info[f"{name}-Srtp"].endswith(" failed=0")
+        channel = hearing.sound(recording.path)[side]
+        assert hearing.match(channel, text(call["media"][name.lower()]["source_wav"])).likeness > LIKE
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=only(name)) for name in HIDDEN])
@@ -431,19 +433,40 @@ def test_a_call_inside_tls_is_not_seen(name: str, folder: Path) -> None:
 
 
 @shark.needs_wireshark
-@pytest.mark.parametrize("name", [pytest.param(name, marks=only(name)) for name in UNDECODED])
-def test_a_codec_that_is_not_decoded(name: str, folder: Path) -> None:
+@pytest.mark.parametrize("name", [pytest.param(name, marks=only(name)) for name in DECODED])
+def test_the_packets_of_a_decoded_codec_are_kept(name: str, folder: Path) -> None:
     result = recorded(folder, name)
     [line] = result.lines[:-1]
     [call] = calls(name)
     assert line["codec"].lower() == call["codec"].lower()
-    assert not list(result.out.rglob("*.wav"))
     [kept] = result.out.rglob("*.pcapng")
     [info] = result.out.rglob("*_info.txt")
     said = info.read_text(encoding="utf-8")
-    assert said.count(f"Note: Codec {line['codec']} not decoded yet") == 2
+    assert f"are in {kept.name}" in result.only().info["Decoded"]
     for stream in streams(name):
         assert stream.media_line in said
         ends = (stream.source, stream.target)
         assert shark.udp_payloads(kept, ends) == shark.udp_payloads(CAPTURES[name], ends)
     assert len(shark.udp_payloads(kept)) == sum(len(stream.packets) for stream in streams(name))
+
+
+@needs_speech
+@pytest.mark.parametrize("name", [pytest.param(name, marks=only(name)) for name in DECODED])
+def test_a_decoded_codec_sounds_as_what_was_played(name: str, folder: Path) -> None:
+    """A waveform codec, and one that keeps close to it: at the right place, in the right channel, hardly changed."""
+    recording = recorded(folder, name).only()
+    [call] = calls(name)
+    rate = DECODED[name]
+    start = seconds(recording.info["AudioStart"])
+    assert (recording.wav.tag, recording.wav.bits, recording.wav.rate) == (PCM, 16, rate)
+    both = [
+        hearing.sound(AUDIO / f"{Path(call['media'][side]['source_wav']).stem.partition('_')[0]}_{rate // 1000}k.wav")[
+            0
+        ]
+        for side in ("caller", "callee")
+    ]
+    for channel, own, other in zip(hearing.sound(recording.path), both, both[::-1], strict=True):
+        found = hearing.match(channel, own)
+        assert found.likeness > LIKE
+        assert found.lag / rate == pytest.approx(call["answer"] - start, abs=CLOCK_S)
+        assert abs(hearing.match(channel, other).likeness) < UNLIKE

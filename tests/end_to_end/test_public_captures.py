@@ -261,10 +261,13 @@ def test_the_table_names_what_is_there() -> None:
 
 # -- the sound ---------------------------------------------------------------------------------------------------------
 
+TWO_CODECS = "codec-negotiation_reinvite.pcap"
+"""It goes from mu-law to G.722, so that its WAV holds no codes; the manifest counts what is audible in mu-law alone."""
 SOUNDING = [
     name
     for name, one in EXPECTED.items()
-    if any(stream.audible is not None and not stream.encrypted for call in one.calls for stream in call.streams)
+    if name != TWO_CODECS
+    and any(stream.audible is not None and not stream.encrypted for call in one.calls for stream in call.streams)
 ]
 
 
@@ -329,6 +332,22 @@ def test_the_channels_are_the_payload_bytes(name: str, folder: Path) -> None:
 
 def here(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(name not in EXPECTED, reason=f"no capture {name}")
+
+
+@here(TWO_CODECS)
+def test_a_call_in_two_codecs_is_one_sound(folder: Path) -> None:
+    """Its packets follow each other without a gap, 20 ms each, whatever they hold; both halves are audible."""
+    recording = recorded(folder, TWO_CODECS).only()
+    assert recording.info["Codec"] == "PCMU, G722"
+    assert (recording.wav.rate, recording.wav.bits) == (16000, 16)
+    sound = hearing.sound(recording.path)
+    streams = [stream for stream in rtp_streams(TWO_CODECS) if stream.packets]
+    assert {packet.payload_type for stream in streams for packet in stream.packets} == {0, 9}
+    longest = max(sum(len(other.packets) for other in streams if other.source == one.source) for one in streams)
+    assert sound.shape[1] / 320 == pytest.approx(longest, abs=2)
+    for channel in sound:
+        halves = channel[: len(channel) // 3], channel[-len(channel) // 3 :]
+        assert all(hearing.audible_windows(half, 320, LOUD) > len(half) / 320 * 0.9 for half in halves)
 
 
 @here("Asterisk_ZFONE_XLITE.pcap")

@@ -11,7 +11,18 @@ TARGETS = sorted(Path(__file__).parent.glob("fuzz_*.py"))
 
 def test_there_are_targets() -> None:
     names = {path.stem.removeprefix("fuzz_") for path in TARGETS}
-    assert names >= {"capture_file", "columns", "live", "reassembly", "sdp", "sip", "spool", "timeline"}
+    assert names >= {
+        "capture_file",
+        "codecs",
+        "columns",
+        "kept",
+        "live",
+        "reassembly",
+        "sdp",
+        "sip",
+        "spool",
+        "timeline",
+    }
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda path: path.stem)

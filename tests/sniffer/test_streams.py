@@ -32,6 +32,7 @@ def columns(rows: list[tuple[int, Key]]) -> RtpColumns:
         ssrc=np.array([key[3] for key in keys], dtype=np.uint32),
         kind=np.full(count, 8, dtype=np.uint8),
         frames=np.ones(count, dtype=np.uint8),
+        head=np.full(count, 12, dtype=np.uint16),
     )
 
 

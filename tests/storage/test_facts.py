@@ -118,11 +118,11 @@ def test_codecs(pts: tuple[int, int], text: str, tmp_path: Path) -> None:
 
 def test_notes_say_what_a_reader_must_know(tmp_path: Path) -> None:
     scene = plain_call(1)
-    left = changed(lost(scene.left, set(range(10, 14))), 30, lambda packet: replace(packet, pt=18, payload=bytes(20)))
+    left = changed(lost(scene.left, set(range(10, 14))), 30, lambda packet: replace(packet, pt=15, payload=bytes(20)))
     right = tuple(replace(packet, pt=99) if k < 2 else packet for k, packet in enumerate(scene.right))
     made, _ = facts(tmp_path, replace(scene, left=left, right=right))
     notes = list(side_notes(made, "it.pcapng"))
-    assert "Codec G729 not decoded yet: caller's packets are kept in it.pcapng" in notes
+    assert "Codec G728 not decoded yet: caller's packets are kept in it.pcapng" in notes
     assert "2 packets of payload type 99 from callee, which no SDP explains, left out" in notes
     assert "Quality: loss 8.0% > 3% from caller" in notes
     assert len(notes) == 3

@@ -11,7 +11,9 @@ import pytest
 from tapdeck.rtp.g711 import Law
 from tapdeck.sip.dialog import Party
 from tapdeck.sniffer.account import Account
-from tapdeck.storage.plan import Channel, Plan, gaps, plan
+from tapdeck.storage.plan import Plan, gaps, plan
+from tapdeck.storage.side import Channel
+from tapdeck.storage.unlock import Unlocker
 from tests.storage.calls import Heard, heard
 from tests.support import recipes
 from tests.support.ip import Packet
@@ -86,9 +88,9 @@ def test_two_laws_in_a_call_keep_the_packets(tmp_path: Path) -> None:
 
 def test_a_codec_that_is_not_decoded_is_named_and_kept(tmp_path: Path) -> None:
     scene = plain_call(1)
-    left = changed(scene.left, 25, lambda packet: replace(packet, pt=18, payload=bytes(20)))
+    left = changed(scene.left, 25, lambda packet: replace(packet, pt=15, payload=bytes(20)))
     made, account, _ = planned(tmp_path, replace(scene, left=left))
-    assert made.sides[Party.CALLER].foreign == ["G729"]
+    assert made.sides[Party.CALLER].foreign == ["G728"]
     assert made.keeps_packets
     assert account.packets["kept", "codec not decoded yet"] == 25
 
@@ -125,8 +127,10 @@ def test_srtp_by_sdp_is_refused_and_counted(tmp_path: Path) -> None:
         sdp(party.media).replace("RTP/AVP", "RTP/SAVP") + "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:xyz\r\n"
         for party in (shape.caller, shape.callee)
     ]
-    made, account, _ = planned(tmp_path, replace(scene, signals=set_up(shape, START_NS, *secure) + scene.signals[-2:]))
-    assert made.outcome == "encrypted"
+    found = heard(tmp_path, replace(scene, signals=set_up(shape, START_NS, *secure) + scene.signals[-2:]).packets())
+    account = Account()
+    Unlocker(found.payloads, account).unlock(found.only)
+    assert plan(found.only, account).outcome == "encrypted"
     assert account.calls == {"seen": 1, "encrypted": 1}
     assert account.packets == {("refused", "encrypted, no key"): 100}
 
@@ -173,8 +177,8 @@ def test_gaps_are_the_silence_between_packets() -> None:
     def ints(*values: int) -> np.ndarray:
         return np.array(values, dtype=np.int64)
 
-    channel = Channel(ints(0, 160, 800, 900), ints(0, 0, 0, 0), ints(160, 160, 400, 10), np.ones(4, dtype=np.uint8))
-    assert list(gaps(channel, 5000)) == [(320, 480)]
+    channel = Channel(sample=ints(0, 160, 800, 900), length=ints(160, 160, 400, 10))
+    assert list(gaps(channel)) == [(320, 480)]
     assert channel.end == 1200
-    assert list(gaps(Channel(), 5000)) == []
+    assert list(gaps(Channel())) == []
     assert Channel().end == 0
