@@ -223,9 +223,11 @@ class _Look:
 def _log(folder: Path, found: dict[str, list[Checked]]) -> None:
     for name, checked in found.items():
         for one in checked:
-            if one.verdict in ("missing", "altered"):
-                facts = {"target": name, "id": one.id, "folder": one.folder, "text": one.reason}
-                state.append(folder, f"copy {one.verdict}", **facts)
+            facts = {"target": name, "id": one.id, "folder": one.folder, "text": one.reason}
+            if one.verdict == "missing":
+                state.append(folder, "copy missing", **facts)
+            elif one.verdict == "altered":
+                state.append(folder, "copy altered", **facts)
         state.append(folder, "copies checked", target=name, **{key.replace(" ", "_"): n for key, n in _counts(checked)})
 
 

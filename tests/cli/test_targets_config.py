@@ -19,11 +19,13 @@ from tapdeck.cli.config_file import as_file
 from tapdeck.cli.exit_codes import ExitCode
 from tapdeck.cli.main import cli
 from tapdeck.cli.settings import ConfigError, Settings
+from tapdeck.cli.show_config import toml_value
 from tapdeck.cli.target_settings import KINDS, TargetSettings, target_keys
 from tapdeck.cli.target_tables import read_targets
 from tapdeck.cli.targets import all_targets, destinations, with_secrets
 from tapdeck.storage.targets import WillPass
 
+GUIDE = Path(__file__).parents[2] / "docs" / "configuration.md"
 FINGERPRINT = "SHA256:" + "a" * 43
 MINIMAL: dict[str, dict[str, Any]] = {
     "folder": {"name": "usb", "kind": "folder", "folder": "/mnt/usb"},
@@ -359,6 +361,30 @@ def test_a_wrong_target_has_the_exit_code_of_a_wrong_configuration() -> None:
     path = file_of(MINIMAL["folder"] | {"kind": "tape"})
     done = CliRunner().invoke(cli, ["config", "check", "--config", str(path)])
     assert (done.exit_code, done.stdout) == (ExitCode.CONFIG, "")
+
+
+# -- the guide ---------------------------------------------------------------------------------------------------------
+
+
+def guide() -> str:
+    """The section of the guide on targets."""
+    return GUIDE.read_text(encoding="utf-8").partition("\n## Targets\n")[2].partition("\n## ")[0]
+
+
+def test_every_key_is_documented_with_its_default_and_no_other() -> None:
+    rows = [line for line in guide().splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == [key.name for key in target_keys()]
+    for row, key in zip(rows, target_keys(), strict=True):
+        assert row.startswith(f"| `{key.name}` | `{toml_value(key.default)}` | {', '.join(key.kinds)} | ")
+        assert row.replace("[see below](#where-secrets-come-from)", "see below").endswith(f" | {key.help} |")
+
+
+def test_the_examples_of_the_guide_are_good() -> None:
+    lines = [line[4:] for line in guide().splitlines() if line.startswith("    ")]
+    Path("t.toml").write_text("\n".join(lines), encoding="utf-8")
+    settings = load(Path("t.toml"))
+    assert sorted(target.kind for target in settings.targets) == sorted(KINDS)
+    assert [one.route.name for one in destinations(settings)] == [target.name for target in settings.targets]
 
 
 # -- destinations ------------------------------------------------------------------------------------------------------
