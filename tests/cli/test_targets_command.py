@@ -1,6 +1,7 @@
 """`tapdeck targets`: what is said of targets, and what is found of the copies on them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tapdeck.cli.exit_codes import ExitCode
 from tapdeck.storage import state
-from tests.support import parcels
+from tests.support import parcels, sealed
 
 IDS = ("abcdefghij", "bbcdefghij", "cbcdefghij")
 
@@ -138,3 +139,62 @@ def test_unsealed_copies_of_what_is_gone_here_cannot_be_checked(delivered: Path)
     done = run(delivered, "targets", "check", "--sample", "10")
     assert done.returncode == 2
     assert "nothing tells what it was" in done.stdout
+
+
+@pytest.fixture
+def sealed_away(box: Path) -> Path:
+    """The box with one sealed recording, which was delivered and then removed from this machine; the target's copy."""
+    recordings = box / "recordings"
+    for path in recordings.rglob("*_*"):
+        path.unlink()
+    (box / "keys").mkdir()
+    recorder = sealed.Box(recordings, sealed.key(box / "keys", "one"))
+    stem = recorder.seal("abcdefghij")
+    for path in stem.parent.iterdir():
+        os.utime(path, (1_795_000_000, 1_795_000_000))
+    done = run(box, "deliver", "--once")
+    assert done.returncode == 0, done.stderr
+    sealed.remove(stem)
+    return box / "usb" / stem.relative_to(recordings)
+
+
+def checked(box: Path) -> tuple[int, dict[str, Any]]:
+    """Return the exit code of a check, and what it says of the recording."""
+    done = run(box, "targets", "check", "--sample", "10", "--json")
+    (one,) = told(done)["targets"][0]["recordings"]
+    return done.returncode, one
+
+
+def test_what_is_gone_here_is_vouched_for_by_its_seal(box: Path, sealed_away: Path) -> None:
+    code, one = checked(box)
+    assert (code, one["verdict"], one["reason"]) == (0, "intact", "")
+
+
+@pytest.mark.parametrize("ending", sealed.ENDINGS)
+def test_no_bit_of_what_is_gone_here_may_change(box: Path, sealed_away: Path, ending: str) -> None:
+    sealed.flip(sealed.part(sealed_away, ending), 77)
+    code, one = checked(box)
+    assert (code, one["verdict"]) == (1, "altered")
+    assert sealed_away.name in one["reason"]
+
+
+@pytest.mark.parametrize("ending", sealed.ENDINGS)
+def test_no_file_of_what_is_gone_here_may_be_missing(box: Path, sealed_away: Path, ending: str) -> None:
+    sealed.part(sealed_away, ending).unlink()
+    code, one = checked(box)
+    assert (code, one["verdict"]) == (1, "missing")
+    assert f"{sealed_away.name}{ending} is not there" in one["reason"]
+
+
+def test_a_seal_by_a_key_of_somebody_else_vouches_for_nothing(box: Path, sealed_away: Path) -> None:
+    content = {one: sealed.part(sealed_away, one).read_bytes() for one in sealed.ENDINGS if "_hash" not in one}
+    content[".wav"] = content[".wav"][:-1] + b"!"
+    sealed.write(sealed_away.parent, sealed_away.name, content, sealed.key(box / "keys", "other"))
+    code, one = checked(box)
+    assert (code, one["verdict"]) == (1, "altered")
+
+
+def test_a_check_before_anything_was_delivered(box: Path) -> None:
+    done = run(box, "targets", "check", "--sample", "1")
+    assert done.returncode == ExitCode.UNREADABLE_INPUT
+    assert "queue.sqlite is not there: `tapdeck deliver` makes it" in done.stderr

@@ -187,6 +187,6 @@ def test_the_checkpoints_of_days_go_to_every_target() -> None:
     assert nothing.wants(About(DAY, START, of_a_day=True))
 
 
-@given(ABOUTS)
-def test_whatever_is_selected_by_hostile_numbers_is_answered(about: About) -> None:
-    assert choosing(numbers="*").wants(about) is bool(about.caller.strip() or about.callee.strip())
+@given(TEXTS.filter(lambda text: not any(char.isdigit() for char in text)))
+def test_a_pattern_of_digits_fits_no_text_without_any(text: str) -> None:
+    assert not choosing(numbers="+31* 2???").wants(About("abcdefghij", START, caller=text, callee=text))
