@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import tomllib
 import unicodedata
 from dataclasses import fields, replace
@@ -348,6 +349,36 @@ def test_check_has_nothing_against_a_good_target(monkeypatch: pytest.MonkeyPatch
     said = run("config", "check", "--config", str(file_of(*tables)))
     assert "warning: " not in said
     assert "target: nas: smb //nas.example.com/Voice/ as tapdeck" in said
+
+
+def said_of_key(path: Path, user: str) -> list[str]:
+    """What `config check` says of a target's private key, where deliver is this user."""
+    table = MINIMAL["sftp"] | {"host_key": FINGERPRINT, "key_file": str(path)}
+    said = run("config", "check", "--config", str(file_of(table)), "--deliver-user", user)
+    return [line for line in said.splitlines() if "key_file: " in line]
+
+
+def test_check_sees_whether_deliver_may_read_the_key(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    (said,) = said_of_key(key, "")
+    assert said == f"warning: target office-2: key_file: {key}: No such file or directory"
+    key.touch()
+    key.chmod(0o640)
+    (said,) = said_of_key(key, "")
+    assert said.endswith(f"others may read {key}, so it is not used: run `chmod 600 {key}`")
+    key.chmod(0o600)
+    assert said_of_key(key, "") == []
+    assert said_of_key(key, "no-such-user") == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives a file to another user: needs root")
+def test_check_sees_that_the_key_belongs_to_somebody_else_than_deliver(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch(0o600)
+    (said,) = said_of_key(key, "daemon")
+    assert said.endswith(f"{key} belongs to user 0, not to that of deliver: run `chown daemon {key}`")
+    os.chown(key, pwd.getpwnam("daemon").pw_uid, -1)
+    assert said_of_key(key, "daemon") == []
 
 
 def test_a_variable_with_a_secret_is_no_unknown_variable(monkeypatch: pytest.MonkeyPatch) -> None:
