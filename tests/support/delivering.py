@@ -58,7 +58,7 @@ class Stage:
             )
 
     def words(self, command: str, *more: str) -> list[str]:
-        return [sys.executable, "-m", "tapdeck.cli", command, "--config", str(self.config), *more]
+        return [sys.executable, "-m", "tapdeck.cli", *command.split(), "--config", str(self.config), *more]
 
     def run(self, command: str, *more: str) -> subprocess.CompletedProcess[str]:
         """Run another command with the same configuration."""
