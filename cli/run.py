@@ -101,12 +101,12 @@ def stages(settings: Settings, as_json: bool) -> "list[Stage]":
         Stage("capture", command("capture", "--alone", *output), grace_s=30, hung_s=60),
         # A long recording takes its time, and nothing waits for these two.
         Stage("seal", command("seal", *output), grace_s=60, hung_s=600, drain_s=30),
-        Stage("deliver", command("deliver", *output), grace_s=20, hung_s=600),
+        Stage("deliver", command("deliver", *output), grace_s=20, hung_s=600, secrets=True),
     ]
     if settings.monitoring.prometheus_listen or settings.monitoring.prometheus_file:
         found.append(Stage("metrics", command("metrics"), grace_s=5, hung_s=60))
     if alarm_checks.wanted(settings.alarms, settings.heartbeat):
-        found.append(Stage("alarms", command("alarms", "run"), grace_s=15, hung_s=120))
+        found.append(Stage("alarms", command("alarms", "run"), grace_s=15, hung_s=120, secrets=True))
     return found
 
 

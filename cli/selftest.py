@@ -28,7 +28,7 @@ from .exit_codes import ExitCode, Verdict
 from .parts import live_engine, origin, sealer
 from .privileges import user_entry
 from .settings import SECTIONS, ConfigError, Settings
-from .targets import configured_targets
+from .targets import configured_targets, known_targets
 from .users import with_present_users
 
 LIMIT_S = 120.0
@@ -135,7 +135,7 @@ def steps(settings: Settings, test: SelfTest) -> Iterator[Step]:
     yield Step("seal", "spool", "seal", "storage.recordings", test.seal)
     yield Step("sound", "seal", "seal", "storage.recordings", test.compare_sound)
     yield Step("info file", "seal", "seal", "storage.recordings", test.read_info)
-    known = _known_targets(Path(settings.storage.state))
+    known = known_targets(Path(settings.storage.state))
     for target in configured_targets(settings):
         work = partial(test.deliver, target, target.name in known)
         yield Step(f"target {target.name}", "seal", "deliver", "storage.recordings", work)
@@ -155,13 +155,6 @@ def self_test(settings: Settings) -> SelfTest:
         origin=origin(settings, NAME, live_engine(settings, (_ETHERNET,)).links),
         sealer=partial(sealer, settings),
     )
-
-
-def _known_targets(folder: Path) -> set[str]:
-    """Return the targets that have taken a recording before, by what the deliver stage says."""
-    told = (state.read(folder, "deliver") or {}).get("targets")
-    found = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
-    return {one["name"] for one in found if one.get("confirmed") and isinstance(one.get("name"), str)}
 
 
 @dataclass(slots=True)

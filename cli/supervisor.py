@@ -22,6 +22,7 @@ from . import notify
 from .daily import Daily
 from .exit_codes import ExitCode
 from .privileges import die_with_parent
+from .secret_places import VARIABLES
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _HOPELESS = (ExitCode.USAGE, ExitCode.CONFIG)
@@ -31,7 +32,7 @@ _HOPELESS = (ExitCode.USAGE, ExitCode.CONFIG)
 class Stage:
     """How a stage is started and stopped. `grace_s` is what it gets to end, `hung_s` how long it may run without a
     fresh report before it is killed, `drain_s` what it gets before it is told to end, to do what its report calls
-    `waiting`.
+    `waiting`. `secrets`: variables with secrets are for this one.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Stage:
     grace_s: float = 20.0
     hung_s: float = 60.0
     drain_s: float = 0.0
+    secrets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Supervisor:
     def _start(self, one: _Running) -> None:
         now = time.monotonic()
         try:
-            one.process = self._spawn(one.stage.command)
+            one.process = self._spawn(one.stage.command, one.stage.secrets)
         except (OSError, subprocess.SubprocessError) as error:
             one.last_exit = f"cannot be started: {error}"
             self._died(one, now)
@@ -140,12 +142,12 @@ class Supervisor:
         self.log.info("stage started", **facts)
         state.append(self.folder, "stage started", **facts)
 
-    def _spawn(self, command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    def _spawn(self, command: tuple[str, ...], secrets: bool) -> "subprocess.Popen[bytes]":
         """Start a command as a child that ends with us. Raises OSError, SubprocessError."""
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            env={name: value for name, value in self.environ.items() if name not in notify.VARIABLES},
+            env=_environment(self.environ, secrets),
             start_new_session=True,  # Ctrl-C is for the supervisor, which stops the stages in their order
             pass_fds=self.keep_open,
             preexec_fn=_prepare(self._mask, os.getpid()),
@@ -167,7 +169,7 @@ class Supervisor:
         self._say(now)
 
     def _look_at_daily(self, daily: Daily) -> None:
-        daily.look(self._spawn)
+        daily.look(partial(self._spawn, secrets=True))  # it tries the targets
         if daily.trouble:
             self._alarms.raise_("SELFTEST_FAILED", daily.trouble)
         else:
@@ -287,6 +289,12 @@ class Supervisor:
             if self._next_signal(self.pace.tick) in (signal.SIGTERM, signal.SIGINT) and interruptible:
                 return False
         return True
+
+
+def _environment(environ: Mapping[str, str], secrets: bool) -> dict[str, str]:
+    """Return the variables of a child: none of systemd's for this service, secrets only where it needs them."""
+    kept = {name: value for name, value in environ.items() if name not in notify.VARIABLES}
+    return kept if secrets else {name: value for name, value in kept.items() if not name.startswith(VARIABLES)}
 
 
 def _prepare(mask: set[signal.Signals], parent: int) -> Callable[[], None]:

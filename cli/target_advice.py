@@ -1,7 +1,10 @@
 """What `tapdeck config` says of the targets: where their secrets come from, and what somebody should think about."""
 
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..storage.safe_text import for_terminal
@@ -11,6 +14,7 @@ from .target_settings import TargetSettings
 from .targets import all_targets, owners
 
 ONLY_HERE = "there is no target that is enabled: recordings stay on this machine, and are lost with its disk"
+_RIGHTS_OF_OTHERS = 0o177
 
 
 def secrets_of(target: TargetSettings, settings: Settings, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -55,9 +59,30 @@ def _of_one(target: TargetSettings, settings: Settings, environ: Mapping[str, st
         )
     if target.enabled:
         yield from (trouble for _, trouble in secrets_of(target, settings, environ).values() if trouble)
+    if target.enabled and target.key_file:
+        yield from _key_file(Path(target.key_file), settings)
     if not target.read_back:
         yield "read_back is off: only the size of what has arrived is compared"
     yield from _nothing_fits(target, settings)
+
+
+def _key_file(path: Path, settings: Settings) -> Iterator[str]:
+    """Yield why the deliver stage cannot use a private key: it reads it at each login, when it is root no longer."""
+    try:
+        found = path.stat()
+    except PermissionError:
+        return  # whoever may look into its folder is told more
+    except OSError as error:
+        yield f"key_file: {path}: {error.strerror}"
+        return
+    if not stat.S_ISREG(found.st_mode):
+        yield f"key_file: {path} is no file"
+    elif stat.S_IMODE(found.st_mode) & _RIGHTS_OF_OTHERS:
+        yield f"key_file: others may read {path}, so it is not used: run `chmod 600 {path}`"
+    others = owners(settings)
+    reader, name = (others[0], settings.users.deliver) if others else (os.geteuid(), str(os.geteuid()))
+    if found.st_uid != reader:
+        yield f"key_file: {path} belongs to user {found.st_uid}, not to that of deliver: run `chown {name} {path}`"
 
 
 def _nothing_fits(target: TargetSettings, settings: Settings) -> Iterator[str]:

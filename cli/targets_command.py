@@ -42,6 +42,12 @@ class NotAllowed(click.ClickException):
     exit_code = ExitCode.NO_PERMISSION
 
 
+class NoQueue(click.ClickException):
+    """Nothing tells what was delivered."""
+
+    exit_code = ExitCode.UNREADABLE_INPUT
+
+
 @click.group()
 def targets() -> None:
     """List the targets, test them, and check what was delivered to them."""
@@ -178,7 +184,7 @@ def check(number: int, names: tuple[str, ...], config: Path | None, as_json: boo
     enabled = {one.name: one for one in destinations(settings)}
     chosen = [target for target in _chosen(settings, names) if target.name in enabled]
     found: dict[str, list[Checked]] = {}
-    with _allowed():
+    with _queue_read():
         samples = {target.name: sample(folder / "queue.sqlite", target.name, number) for target in chosen}
     total = sum(one.parcel.bytes for some in samples.values() for one in some)
     with ProgressBar(total) as bar:
@@ -223,9 +229,11 @@ class _Look:
 def _log(folder: Path, found: dict[str, list[Checked]]) -> None:
     for name, checked in found.items():
         for one in checked:
-            if one.verdict in ("missing", "altered"):
-                facts = {"target": name, "id": one.id, "folder": one.folder, "text": one.reason}
-                state.append(folder, f"copy {one.verdict}", **facts)
+            facts = {"target": name, "id": one.id, "folder": one.folder, "text": one.reason}
+            if one.verdict == "missing":
+                state.append(folder, "copy missing", **facts)
+            elif one.verdict == "altered":
+                state.append(folder, "copy altered", **facts)
         state.append(folder, "copies checked", target=name, **{key.replace(" ", "_"): n for key, n in _counts(checked)})
 
 
@@ -279,8 +287,12 @@ def _chosen(settings: Settings, names: Sequence[str]) -> list[TargetSettings]:
 
 
 @contextmanager
-def _allowed() -> Iterator[None]:
+def _queue_read() -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
         raise NotAllowed(f"{error.filename}: permission denied: run it as root, or as the user of deliver") from None
+    except FileNotFoundError as error:
+        raise NoQueue(f"{error.filename} is not there: `tapdeck deliver` makes it when it starts") from None
+    except OSError as error:
+        raise NoQueue(f"{error.filename}: {error.strerror}") from None

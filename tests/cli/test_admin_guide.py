@@ -136,7 +136,9 @@ def alarms_in_the_code() -> set[str]:
     for path in CODE:
         text = path.read_text(encoding="utf-8")
         if re.search(r"\bAlarms\b|\bDiskAlarm\(", text):
-            constants = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+            nodes = list(ast.walk(ast.parse(text)))
+            parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+            constants = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in parts]
             found |= {
                 one
                 for one in constants

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from click.testing import CliRunner
 
 from tapdeck.cli.config import load
 from tapdeck.cli.main import cli
-from tapdeck.cli.run import environment
+from tapdeck.cli.run import environment, stages
+from tapdeck.cli.settings import Settings
 from tapdeck.storage import state
 from tests.support import files
 from tests.support.netns import Namespaces, Wire, needs_namespaces, sh, wait_for, within
@@ -257,3 +259,14 @@ def test_options_reach_the_stages_as_variables(tmp_path: Path, monkeypatch: pyte
         [sys.executable, "-c", code], env={**clean_environment(), **given}, capture_output=True, text=True, cwd="/"
     )
     assert done.stdout.strip() == repr(settings), done.stderr
+
+
+def test_the_stages_that_reach_targets_and_mail_servers_get_secrets_and_no_other() -> None:
+    everything = replace(
+        Settings(),
+        alarms=replace(Settings().alarms, server="mail.example.com"),
+        monitoring=replace(Settings().monitoring, prometheus_file="/srv/tapdeck.prom"),
+    )
+    found = stages(everything, as_json=False)
+    assert [one.name for one in found] == ["capture", "seal", "deliver", "metrics", "alarms"]
+    assert [one.name for one in found if one.secrets] == ["deliver", "alarms"]

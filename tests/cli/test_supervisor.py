@@ -323,3 +323,15 @@ def test_systemd_hears_when_it_is_ready_well_reloading_and_stopping(
             run.process.send_signal(signal.SIGTERM)
             heard("STOPPING=1")
     assert all("notify=None" in what for _, _, what in run.told("capture") if what.startswith("started"))
+
+
+def test_secrets_are_handed_only_to_the_stages_that_need_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPDECK_SECRET_NAS_PASSWORD", "hunter2")
+    monkeypatch.setenv("TAPDECK_SIP_PORTS", "5080")
+    names = ("capture", "deliver")
+    with running(tmp_path, stage(tmp_path, "capture"), stage(tmp_path, "deliver", secrets=True)) as run:
+        until(lambda: run.healthy(*names))
+        seen = {name: Path(f"/proc/{run.child(name)['pid']}/environ").read_bytes().split(b"\0") for name in names}
+    assert b"TAPDECK_SECRET_NAS_PASSWORD=hunter2" in seen["deliver"]
+    assert not [one for one in seen["capture"] if b"TAPDECK_SECRET" in one or b"hunter2" in one]
+    assert all(b"TAPDECK_SIP_PORTS=5080" in one for one in seen.values())

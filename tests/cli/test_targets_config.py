@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import tomllib
 import unicodedata
 from dataclasses import fields, replace
@@ -19,11 +20,13 @@ from tapdeck.cli.config_file import as_file
 from tapdeck.cli.exit_codes import ExitCode
 from tapdeck.cli.main import cli
 from tapdeck.cli.settings import ConfigError, Settings
+from tapdeck.cli.show_config import toml_value
 from tapdeck.cli.target_settings import KINDS, TargetSettings, target_keys
 from tapdeck.cli.target_tables import read_targets
 from tapdeck.cli.targets import all_targets, destinations, with_secrets
 from tapdeck.storage.targets import WillPass
 
+GUIDE = Path(__file__).parents[2] / "docs" / "configuration.md"
 FINGERPRINT = "SHA256:" + "a" * 43
 MINIMAL: dict[str, dict[str, Any]] = {
     "folder": {"name": "usb", "kind": "folder", "folder": "/mnt/usb"},
@@ -348,6 +351,36 @@ def test_check_has_nothing_against_a_good_target(monkeypatch: pytest.MonkeyPatch
     assert "target: nas: smb //nas.example.com/Voice/ as tapdeck" in said
 
 
+def said_of_key(path: Path, user: str) -> list[str]:
+    """What `config check` says of a target's private key, where deliver is this user."""
+    table = MINIMAL["sftp"] | {"host_key": FINGERPRINT, "key_file": str(path)}
+    said = run("config", "check", "--config", str(file_of(table)), "--deliver-user", user)
+    return [line for line in said.splitlines() if "key_file: " in line]
+
+
+def test_check_sees_whether_deliver_may_read_the_key(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    (said,) = said_of_key(key, "")
+    assert said == f"warning: target office-2: key_file: {key}: No such file or directory"
+    key.touch()
+    key.chmod(0o640)
+    (said,) = said_of_key(key, "")
+    assert said.endswith(f"others may read {key}, so it is not used: run `chmod 600 {key}`")
+    key.chmod(0o600)
+    assert said_of_key(key, "") == []
+    assert said_of_key(key, "no-such-user") == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives a file to another user: needs root")
+def test_check_sees_that_the_key_belongs_to_somebody_else_than_deliver(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch(0o600)
+    (said,) = said_of_key(key, "daemon")
+    assert said.endswith(f"{key} belongs to user 0, not to that of deliver: run `chown daemon {key}`")
+    os.chown(key, pwd.getpwnam("daemon").pw_uid, -1)
+    assert said_of_key(key, "daemon") == []
+
+
 def test_a_variable_with_a_secret_is_no_unknown_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAPDECK_SECRET_NAZ_PASSWORD", "hunter2")
     said = run("config", "check", "--config", str(file_of(MINIMAL["folder"])))
@@ -359,6 +392,30 @@ def test_a_wrong_target_has_the_exit_code_of_a_wrong_configuration() -> None:
     path = file_of(MINIMAL["folder"] | {"kind": "tape"})
     done = CliRunner().invoke(cli, ["config", "check", "--config", str(path)])
     assert (done.exit_code, done.stdout) == (ExitCode.CONFIG, "")
+
+
+# -- the guide ---------------------------------------------------------------------------------------------------------
+
+
+def guide() -> str:
+    """The section of the guide on targets."""
+    return GUIDE.read_text(encoding="utf-8").partition("\n## Targets\n")[2].partition("\n## ")[0]
+
+
+def test_every_key_is_documented_with_its_default_and_no_other() -> None:
+    rows = [line for line in guide().splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == [key.name for key in target_keys()]
+    for row, key in zip(rows, target_keys(), strict=True):
+        assert row.startswith(f"| `{key.name}` | `{toml_value(key.default)}` | {', '.join(key.kinds)} | ")
+        assert row.replace("[see below](#where-secrets-come-from)", "see below").endswith(f" | {key.help} |")
+
+
+def test_the_examples_of_the_guide_are_good() -> None:
+    lines = [line[4:] for line in guide().splitlines() if line.startswith("    ")]
+    Path("t.toml").write_text("\n".join(lines), encoding="utf-8")
+    settings = load(Path("t.toml"))
+    assert sorted(target.kind for target in settings.targets) == sorted(KINDS)
+    assert [one.route.name for one in destinations(settings)] == [target.name for target in settings.targets]
 
 
 # -- destinations ------------------------------------------------------------------------------------------------------
