@@ -94,8 +94,8 @@ class Srtp:
 
 @dataclass(slots=True)
 class EndedCall:
-    """A call that nothing more can happen to, with all its packets' rows and the `keys` that were told in it; `srtp` says
-    what was decrypted.
+    """A call that nothing more can happen to, with all its packets' rows, and the `keys` that were told in it; `srtp`
+    says what was decrypted.
     """
 
     tracked: Tracked
