@@ -28,8 +28,8 @@ COPIES = (
 )
 UNREADABLE = "Save some with tcpdump, look at them in Wireshark, and report what they are."
 ENCRYPTED = (
-    "SRTP is recorded where plain SIP tells its keys (SDES). What is encrypted otherwise cannot be heard, its calls are "
-    "listed at most. Tap where it is in the clear (between the PBX and a trunk without TLS), or turn TLS off "
+    "SRTP is recorded where plain SIP tells its keys (SDES). What is encrypted otherwise cannot be heard: its calls "
+    "are listed at most. Tap where it is in the clear (between the PBX and a trunk without TLS), or turn TLS off "
     "between phones and PBX, on a network of their own."
 )
 OFFLOAD = (
