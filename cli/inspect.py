@@ -18,6 +18,7 @@ from ..sniffer.sources.payloads import Payloads, RowParking
 from ..sniffer.watch import Figures, Seen, StreamWatch, WatchedColumns
 from ..sniffer.watch import Use as Share
 from ..storage.plan import plan
+from ..storage.unlock import Unlocker
 from .config import load, with_options
 from .exit_codes import ExitCode
 from .inspect_report import CallReport, Report, as_json, as_text
@@ -89,7 +90,7 @@ class _Inspection:
         self, settings: Settings, names: tuple[str, ...], scratch: Path, wanted: tuple[str, str], ladders: int
     ) -> None:
         """`wanted` is what a Call-ID and a number must hold; the messages of `ladders` calls are needed."""
-        payloads = Payloads(scratch)
+        self.payloads = payloads = Payloads(scratch)
         self.captures = Captures(names, payloads)
         plain = build_engine(settings, payloads, RowParking(scratch))
         self.engine: Engine = replace(plain, layers=WatchedColumns)
@@ -127,9 +128,11 @@ class _Inspection:
         end = call.ended if call.ended is not None else call.last_seen
         if len(self.why.lives) < MAX_LIVES:
             self.why.lives.setdefault(call.call_id, []).append(Life(call.number, call.started, end))
-        outcome = plan(ended, self.engine.account).outcome
         for track in ended.tracks:
             self._share(ended, track)
+        Unlocker(self.payloads, self.engine.account).unlock(ended)
+        outcome = plan(ended, self.engine.account).outcome
+        self.payloads.give_back()
         wanted = self._is_wanted(call)
         if not wanted or (call.number > self.drawn and not any(self.wanted)):
             self.overheard.drop(call.call_id)

@@ -150,11 +150,3 @@ def _mki(text: str) -> bytes | None:
     if not 0 < size <= MAX_MKI or number >= 1 << 8 * size:
         return None
     return number.to_bytes(size, "big")
-
-
-def chosen(offer: Iterable[Crypto], answer: Iterable[Crypto]) -> Crypto | None:
-    """Which of the offered lines an answer took: the one with its tag and suite (section 5.1.3); None if none."""
-    (*taken,) = answer
-    if len(taken) != 1:
-        return None
-    return next((one for one in offer if (one.tag, one.suite) == (taken[0].tag, taken[0].suite)), None)

@@ -170,7 +170,7 @@ class Checkup(Listener):
         answered = max(until - call.answered, 1) / SECOND if call.answered is not None else 0.0
         media = [spoken[-1][1] for spoken in tracked.media.values() if spoken]
         two_way = len(media) == 2 and all(one.direction == "sendrecv" and not one.held for one in media)
-        return CallFact(packets, answered, tracked.encrypted, two_way)
+        return CallFact(packets, answered, tracked.encrypted and not tracked.keys.usable, two_way)
 
 
 _SAME = (

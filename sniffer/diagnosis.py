@@ -200,7 +200,7 @@ def encryption_seen(traffic: Traffic) -> Finding:
     calls = [call for call in traffic.calls if call.answered_s or any(call.packets.values())]
     secret = sum(call.encrypted for call in calls)
     found = [f"{kind} between {_number(count, 'pair')} of hosts" for kind, count in tls.items()]
-    found += [f"{secret:,} of {_number(len(calls), 'call')} with SRTP"] if secret else []
+    found += [f"{secret:,} of {_number(len(calls), 'call')} with SRTP and no key"] if secret else []
     for count, kind in ((traffic.dtls, "DTLS"), (traffic.zrtp, "ZRTP"), (traffic.ipsec, "IPsec")):
         found += [_number(count, f"{kind} packet")] if count else []
     if found:

@@ -229,7 +229,7 @@ class Engine:
                     tracked.secured.get((source, destination)),
                 )
             )
-        ended = EndedCall(tracked, tracks)
+        ended = EndedCall(tracked, tracks, keys=tracked.keys)
         select(ended)
         return ended
 

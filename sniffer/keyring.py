@@ -20,8 +20,10 @@ class Keyring:
     _lines: dict[Party, dict[Crypto, None]] = field(default_factory=dict, repr=False)
     _taken: set[tuple[int, str]] = field(default_factory=set)
 
-    def __bool__(self) -> bool:
-        return bool(self._lines)
+    @property
+    def usable(self) -> bool:
+        """Whether there is any key that packets can be read with."""
+        return any(line.usable for lines in self._lines.values() for line in lines)
 
     def add(self, party: Party, lines: tuple[Crypto, ...]) -> None:
         """Take the lines of one m-line of a party's description."""

@@ -15,6 +15,7 @@ from ..sip.dialog import Call, Party
 from ..sip.sdp import Format
 from .bindings import EndpointKey, Source
 from .correlator import Claim, Tracked
+from .keyring import Keyring
 from .rows import Rows
 
 Mask = npt.NDArray[np.bool_]
@@ -93,11 +94,14 @@ class Srtp:
 
 @dataclass(slots=True)
 class EndedCall:
-    """A call that nothing more can happen to, with all its packets' rows; `srtp` says what was decrypted of them."""
+    """A call that nothing more can happen to, with all its packets' rows, and the `keys` that were told in it; `srtp`
+    says what was decrypted.
+    """
 
     tracked: Tracked
     tracks: list[Track]
     circumstances: Circumstances = PLAIN
+    keys: Keyring = field(default_factory=Keyring)
     srtp: dict[Party, Srtp] = field(default_factory=dict)
 
     @property

@@ -5,6 +5,7 @@ What was said in a call is in its small `resume` file. Of the media only the end
 
 import math
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .plan import plan
 from .side import Side
 from .spool import LIVE, RESUME
 from .spool_file import Head, SpoolError, read_spool
+from .unlock import Unlocker
 
 TAIL = 128 << 10
 """Bytes at the end of a spool file that are looked at: about six seconds of a G.711 call."""
@@ -76,7 +78,7 @@ class Running:
             seen = resume.read_bytes() + _beginning(resume) + _tail(live)
         except (FileNotFoundError, SpoolError):
             return None
-        payloads = Payloads(self._spool)
+        payloads = Payloads(Path(tempfile.gettempdir()))  # the spool is not ours to write to
         try:
             return self._judge(head, seen, payloads)
         finally:
@@ -99,7 +101,9 @@ class Running:
             ended += engine.finish("running")
             if not ended:
                 return None
-            sides = plan(ended[0], Account()).sides
+            account = Account()
+            Unlocker(payloads, account).unlock(ended[0])
+            sides = plan(ended[0], account).sides
             now = {party: _side_now(side, payloads) for party, side in sides.items()}
             return CallNow(head.id, ended[0].call, head.continues, now)
 

@@ -42,7 +42,7 @@ class Unlocker:
         ended.tracks = [track for track in ended.tracks if len(track.rows)]
 
     def _unlock_track(self, ended: EndedCall, track: Track, agreed: list[tuple[int, bool]]) -> None:
-        masters = ended.tracked.keys.masters(track.sender)
+        masters = ended.keys.masters(track.sender)
         opener = Opener(masters, self._tries)
         secret = _secret_at(track.rows["time"], agreed)
         readable = np.zeros(len(track.rows), dtype=bool)

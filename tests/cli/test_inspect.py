@@ -189,6 +189,8 @@ def test_encrypted_media_is_named_so(tmp_path: Path) -> None:
     found = report(capture(tmp_path, replace(scene, signals=keyed).packets()))
     assert {use["use"] for one in found["streams"] for use in one["calls"]} == {"encrypted"}
     assert found["calls"][0]["encrypted"]
+    assert found["calls"][0]["outcome"] == "encrypted"
+    assert found["packets"]["kept"] == 0
 
 
 def strangers(duration_ms: int = 400, start_ns: int = START_NS) -> list[Packet]:

@@ -17,7 +17,7 @@ from tests.support import encoded, files, hearing, shark
 from tests.support.encoded import Samples, Voice
 from tests.support.live import Capture, recordings, seal
 from tests.support.media import PCMA, PCMU, Rtp, delayed, lost, repeated
-from tests.support.record import PCM, REPOSITORY, UNREADABLE, Recording, read_wav, record
+from tests.support.record import PCM, REPOSITORY, UNREADABLE, Recording, read_info, read_wav, record
 from tests.support.scene import START_NS, Scene, ended, plain_call, set_up
 
 CAPTURES = Path(os.environ.get("TAPDECK_CAPTURES", REPOSITORY.parent / "shared" / "captures"))
@@ -251,6 +251,24 @@ def test_the_clock_that_was_set_meanwhile_moves_nothing(tmp_path: Path) -> None:
     capture = files.write(tmp_path, files.pcap(packets, nano=True))
     recording = record(tmp_path / "out", capture).only()
     assert float(recording.info["Duration"]) < 5
+    assert again(recording).exit_code == 0
+
+
+def test_what_is_too_long_for_a_wav_is_brought_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With WAVs of 4 GiB that takes six hours of Opus; here they end at 400 kB."""
+    monkeypatch.setattr("tapdeck.storage.plan._ROOM", 400_000)
+    voice = encoded.opus(1)
+    capture = files.write(tmp_path, files.pcap(encoded.call(voice, encoded.g722(2), (1, 2)).packets(), nano=True))
+    done = CliRunner().invoke(cli, ["record", str(capture), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    [path] = (tmp_path / "out").rglob("*.wav")
+    recording = Recording(path, read_info(path))
+    assert recording.wav.rate == 24_000
+    text = path.with_name(path.stem + "_info.txt").read_text(encoding="utf-8")
+    assert "Resampled: caller from 48000 Hz to 24000 Hz\nResampled: callee from 16000 Hz to 24000 Hz\n" in text
+    assert float(recording.info["Duration"]) == pytest.approx(3.02, abs=0.001)
+    lowered = encoded.ffmpeg(voice.played.tobytes(), ("-f", "s16le", "-ar", "48000"), "-ar", "24000", "-f", "s16le")
+    assert likeness(channels(recording)[0], np.frombuffer(lowered, dtype="<i2").astype(np.int16)) > LIKE
     assert again(recording).exit_code == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,9 @@ import pytest
 from tests.support import files
 from tests.support.ip import Packet
 from tests.support.live import Capture, offline, sealed, sealer
-from tests.support.media import FORMS, MS, PCMA, Rtp, delayed, follow, lost, repeated, talk, with_digit
+from tests.support.media import FORMS, MS, Rtp, delayed, lost, talk, with_digit
 from tests.support.record import Result, record, unbalanced
-from tests.support.scene import START_NS, Scene, answered_ns, ended, hang_up, in_order, plain_call, set_up
+from tests.support.scene import START_NS, Scene, answered_ns, in_order, plain_call, set_up
 from tests.support.signalling import sdp
 from tests.support.srtp import PROFILES, SUITE, Key, Locked, announced, lock, packets, secure, shaped
 
@@ -249,6 +248,74 @@ def test_an_offer_with_keys_that_is_declined_is_a_plain_call(tmp_path: Path) -> 
     assert "Encrypted" not in result.only().info
 
 
+def halves(scene: Scene, first: str, second: str) -> tuple[Scene, list[list[Rtp]]]:
+    """The scene with descriptions that a re-INVITE in its middle changes, and each side's packets before and after it.
+
+    Descriptions differ in their media line and in what follows them (`profile|more lines`).
+    """
+    shape, moment = scene.dialog, answered_ns(START_NS) + 1000 * MS
+    said: list[list[str]] = []
+    for text in (first, second):
+        profile, _, more = text.partition("|")
+        said.append(
+            [
+                sdp(one.media, session=len(said)).replace("RTP/AVP", profile) + more
+                for one in (shape.caller, shape.callee)
+            ]
+        )
+    again = (
+        shape.invite(moment - 6 * MS, said[1][0], cseq=2, again=True),
+        shape.reply(moment - 3 * MS, "200 OK", said[1][1], cseq=2),
+        shape.request(moment - 1 * MS, "ACK", cseq=2),
+    )
+    signals = (*set_up(shape, START_NS, *said[0]), *again, *scene.signals[-2:])
+    sides = [
+        [[p for p in side if (p.time_ns < moment) is early] for early in (True, False)]
+        for side in (scene.left, scene.right)
+    ]
+    return replace(scene, signals=signals), [part for side in sides for part in side]
+
+
+def bare(stream: Sequence[Rtp], key: Key | None = None) -> list[Locked]:
+    """The stream as it is, whatever the key."""
+    return [Locked(one.time_ns, one.source, one.target, one.wire(), one.seq) for one in stream]
+
+
+@pytest.mark.parametrize("secret_first", [False, True])
+def test_encryption_that_begins_or_ends_in_mid_call(secret_first: bool, tmp_path: Path) -> None:
+    forms = ["RTP/AVP", f"RTP/SAVP|{CALLER.line}\r\n"]
+    scene, (a, b, c, d) = halves(plain_call(30, duration_ms=2000), *(reversed(forms) if secret_first else forms))
+    made: list[Callable[[Sequence[Rtp], Key], list[Locked]]] = [lock, bare] if secret_first else [bare, lock]
+    sides = [[*made[0](one, CALLER), *made[1](two, CALLER)] for one, two in ((a, b), (c, d))]
+    result = run(tmp_path, packets(scene, *sides))
+    assert sound(result) == scene.channels()
+    assert result.only().info["Caller-Srtp"].endswith(" failed=0")
+
+
+def test_what_was_plain_before_unknown_keys_is_heard(tmp_path: Path) -> None:
+    """DTLS-SRTP from the middle on: the first half is sound, the second silence."""
+    forms = "RTP/AVP", "UDP/TLS/RTP/SAVP|a=fingerprint:sha-256 AA:BB\r\n"
+    scene, (a, b, c, d) = halves(plain_call(31, duration_ms=2000), *forms)
+    sides = [[*bare(one), *lock(two, CALLER)] for one, two in ((a, b), (c, d))]
+    result = run(tmp_path, packets(scene, *sides))
+    plain_half = replace(scene, left=tuple(a), right=tuple(c)).channels()
+    assert [side.rstrip(b"\xd5") for side in sound(result)] == [side.rstrip(b"\xd5") for side in plain_half]
+    assert result.summary["packets"]["refused"] == len(b) + len(d)
+    assert "no key fits" in result.only().info["Note"]
+
+
+def test_each_fork_has_its_key(tmp_path: Path) -> None:
+    """Two phones ring; the one that answers told another key than the other one's early media."""
+    scene = plain_call(32)
+    shape = scene.dialog
+    told = announced(scene, [CALLER], [CALLEE])
+    other = shape.branch_of("fork", shape.callee.sip, replace(shape.callee.media, port=23_000))
+    early = other.reply(START_NS + 50 * MS, "183 Progress", secure(sdp(other.callee.media), Key(77)))
+    told = replace(told, signals=tuple(sorted([*told.signals, early], key=lambda one: one.time_ns)))
+    result = run(tmp_path, packets(told, lock(scene.left, CALLER), lock(scene.right, CALLEE)))
+    assert sound(result) == scene.channels()
+
+
 # -- live, and what is kept ----------------------------------------------------------------------------------------
 
 
@@ -292,3 +359,21 @@ def test_no_key_is_in_anything_that_is_printed_or_written(tmp_path: Path) -> Non
     printed = (result.stdout + result.stderr).encode()
     assert len(result.recordings) == 1
     assert not [form for form in spread(CALLER, CALLEE, *wrong) if form in written + printed]
+
+
+def test_keys_that_were_declined_are_blanked_too(tmp_path: Path) -> None:
+    """A plain call's kept packets are the spool file, byte for byte, but for the key that its offer told."""
+    scene = plain_call(33)
+    shape = scene.dialog
+    signals = set_up(
+        shape, START_NS, secure(sdp(shape.caller.media), CALLER, profile="RTP/AVP"), sdp(shape.callee.media)
+    )
+    with Capture(tmp_path) as capture:
+        capture.hear(replace(scene, signals=signals + scene.signals[-2:]).packets())
+    maker = sealer(tmp_path)
+    maker.keep_packets = True
+    (path,) = capture.files_of("done")
+    before = path.read_bytes()
+    maker.seal(path)
+    (kept,) = (tmp_path / "sealed").rglob("*_packets.pcapng")
+    assert kept.read_bytes() == before.replace(CALLER.text.encode(), b"x" * len(CALLER.text))

@@ -21,6 +21,7 @@ def test_there_are_targets() -> None:
         "sdp",
         "sip",
         "spool",
+        "srtp",
         "timeline",
     }
 

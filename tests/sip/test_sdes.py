@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapdeck.sip.sdes import KEY_AND_SALT, MAX_KEYS, MAX_LINES, Crypto, chosen, parse, parse_lines
+from tapdeck.sip.sdes import KEY_AND_SALT, MAX_KEYS, MAX_LINES, Crypto, parse, parse_lines
 from tapdeck.sip.sdp import parse as parse_sdp
 
 KEY = bytes(range(16)), bytes(range(100, 114))
@@ -97,16 +97,6 @@ def test_lists_are_bounded() -> None:
     many = ";".join([f"inline:{TEXT}"] * 1000)
     assert len(line(f"1 {SUITE} {many}").keys) == MAX_KEYS
     assert len(parse_lines([f"1 {SUITE} inline:{TEXT}"] * 1000)) == MAX_LINES
-
-
-def test_the_answer_chooses_by_tag_and_suite() -> None:
-    offer = [
-        line(f"1 AEAD_AES_128_GCM inline:{base64.b64encode(bytes(28)).decode()}"),
-        line(f"2 {SUITE} inline:{TEXT}"),
-    ]
-    assert chosen(offer, [line(f"2 {SUITE} inline:{TEXT}")]) is offer[1]
-    assert chosen(offer, [line(f"1 {SUITE} inline:{TEXT}")]) is None
-    assert chosen(offer, offer) is None
 
 
 def test_lines_of_a_description() -> None:

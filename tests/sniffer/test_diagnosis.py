@@ -14,7 +14,7 @@ from tapdeck.sniffer.checkup import Checkup
 from tapdeck.sniffer.diagnosis import judge
 from tapdeck.sniffer.finding import Colour, Finding, worst
 from tapdeck.sniffer.sources.capture_file import CaptureFile
-from tests.support import files, recipes
+from tests.support import files, recipes, srtp
 from tests.support.ip import Endpoint, Packet, tcp, udp
 from tests.support.media import MS, SECOND, lost, talk
 from tests.support.record import REPOSITORY
@@ -234,6 +234,14 @@ def test_srtp() -> None:
     secret = replace(scene, signals=keyed).packets()
     assert of(secret)["encryption"].colour is RED
     assert of(in_order(secret, call(2).packets()))["encryption"].colour is AMBER
+
+
+def test_srtp_whose_keys_are_told_is_no_hindrance() -> None:
+    scene = call()
+    keys = srtp.Key(1), srtp.Key(2)
+    told = srtp.announced(scene, keys[:1], keys[1:])
+    found = of(srtp.packets(told, srtp.lock(scene.left, keys[0]), srtp.lock(scene.right, keys[1])))
+    assert (found["encryption"].colour, found["encryption"].seen) == (GREEN, "none")
 
 
 def test_dtls() -> None:

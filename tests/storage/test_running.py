@@ -16,6 +16,8 @@ from tapdeck.sniffer.live import LiveEngine
 from tapdeck.storage.running import Running
 from tapdeck.storage.spool import Origin, SpoolBook, SpoolFiles
 from tests.sniffer.listening import RAW_IP, Wire
+from tests.support import srtp
+from tests.support.ip import Packet
 from tests.support.media import lost
 from tests.support.scene import Scene, plain_call
 
@@ -24,10 +26,14 @@ PORTS = frozenset({5060})
 
 def listen_until(scene: Scene, folder: Path, time_ns: int) -> SpoolFiles:
     """Capture a call up to a moment, and leave it running."""
+    return listen(scene.until(time_ns).packets(), folder)
+
+
+def listen(packets: list[Packet], folder: Path) -> SpoolFiles:
+    """Capture packets, and stop there."""
     engine = LiveEngine(settings=CallSettings(), limits=Limits(), links=(RAW_IP,))
     book = SpoolBook(Origin("box", "host", "1", "eth1", engine.links), [])
     files = SpoolFiles(folder)
-    packets = scene.until(time_ns).packets()
     for block in Wire(packets).blocks(40):
         for job in book.jobs(engine.listen(block).items):
             files.do(job)
@@ -66,6 +72,20 @@ def test_level_is_that_of_the_last_seconds(scene: Scene, tmp_path: Path) -> None
     samples, _ = soundfile.read(raw, format="RAW", subtype="ALAW", channels=1, samplerate=8000)
     expected = 20 * math.log10(float(np.sqrt(np.mean(samples**2))))
     assert now.sides[Party.CALLER].level == pytest.approx(expected, abs=0.5)
+
+
+def test_an_encrypted_call_has_its_level(scene: Scene, tmp_path: Path) -> None:
+    keys = srtp.Key(1), srtp.Key(2)
+    told = srtp.announced(scene, keys[:1], keys[1:])
+    heard = srtp.packets(told, srtp.lock(scene.left, keys[0]), srtp.lock(scene.right, keys[1]))
+    listen([packet for packet in heard if packet.time_ns < middle(scene)], tmp_path / "secret")
+    listen_until(scene, tmp_path / "clear", middle(scene))
+    looks = [Running(tmp_path / name, PORTS) for name in ("secret", "clear")]
+    secret, clear = (look.look(look.ids()[0]) for look in looks)
+    assert secret is not None
+    assert clear is not None
+    assert secret.sides == clear.sides
+    assert secret.sides[Party.CALLER].level is not None
 
 
 def test_loss_is_counted(scene: Scene, tmp_path: Path) -> None:
