@@ -22,24 +22,6 @@ from ..targets import TargetError, WillPass
 from .errors import LOGON_FAILURE, explained
 from .place import SmbPlace
 
-_DIALECTS = {
-    Dialects.SMB_2_0_2: "SMB 2.0.2",
-    Dialects.SMB_2_1_0: "SMB 2.1",
-    Dialects.SMB_3_0_0: "SMB 3.0",
-    Dialects.SMB_3_0_2: "SMB 3.0.2",
-    Dialects.SMB_3_1_1: "SMB 3.1.1",
-}
-_CIPHERS = {
-    Ciphers.AES_128_CCM: "AES-128-CCM",
-    Ciphers.AES_128_GCM: "AES-128-GCM",
-    Ciphers.AES_256_CCM: "AES-256-CCM",
-    Ciphers.AES_256_GCM: "AES-256-GCM",
-}
-_SIGNING = {
-    SigningAlgorithms.HMAC_SHA256: "HMAC-SHA256",
-    SigningAlgorithms.AES_CMAC: "AES-128-CMAC",
-    SigningAlgorithms.AES_GMAC: "AES-128-GMAC",
-}
 _UNIT = 65536
 """Bytes that a credit pays for."""
 _CREDITS, _SPARE = 512, 4
@@ -113,14 +95,13 @@ class Line(Connection):  # type: ignore[misc]
         session, signing, encryption = self.tree.session, "none", "none"
         if session.encrypt_data:
             cipher = self.cipher_id if self.dialect >= Dialects.SMB_3_1_1 else Ciphers.AES_128_CCM
-            signing, encryption = "by the encryption", _CIPHERS[cipher]
-        elif session.signing_required and self.dialect < Dialects.SMB_3_0_0:
-            signing = _SIGNING[SigningAlgorithms.HMAC_SHA256]
+            signing, encryption = "by the encryption", _named(Ciphers, cipher)
         elif session.signing_required:
-            signing = _SIGNING[self.signing_algorithm_id or SigningAlgorithms.AES_CMAC]
+            old = SigningAlgorithms.AES_CMAC if self.dialect >= Dialects.SMB_3_0_0 else SigningAlgorithms.HMAC_SHA256
+            signing = _named(SigningAlgorithms, old if self.signing_algorithm_id is None else self.signing_algorithm_id)
         return {
             "server": f"{self.tree.share_name}, port {self.port}",
-            "dialect": _DIALECTS[self.dialect],
+            "dialect": _dialect(self),
             "signing": signing,
             "encryption": encryption,
         }
@@ -134,6 +115,7 @@ def log_in(place: SmbPlace, limit: float) -> Line:
             line.connect(timeout=limit)
             # The library sends without a limit, and has no other way to set one.
             patience = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
+            line.transport._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             line.transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
             _check_offer(place, line)
             session = _authenticated(place, line)
@@ -152,11 +134,20 @@ def log_in(place: SmbPlace, limit: float) -> Line:
         raise
 
 
+def _named(kind: type, value: int) -> str:
+    """Return the library's name for a value."""
+    return next(name for name, known in vars(kind).items() if known == value).replace("_", "-")
+
+
+def _dialect(line: Line) -> str:
+    return _named(Dialects, line.dialect).replace("-", " ", 1).replace("-", ".")
+
+
 def _check_offer(place: SmbPlace, line: Line) -> None:
     """Raises WillPass before a password is used with a server that does not encrypt."""
     if place.require_encryption and not line.supports_encryption:
         raise WillPass(
-            f"{place.server} refuses encryption ({_DIALECTS.get(line.dialect, 'an old SMB')}), and recordings do "
+            f"{place.server} refuses encryption ({_dialect(line)}), and recordings do "
             "not go in clear: allow SMB 3 encryption on the server, or set require_encryption = false for this target"
         )
 

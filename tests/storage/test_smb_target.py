@@ -4,6 +4,8 @@ import hashlib
 import os
 import signal
 import socket
+import struct
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -139,7 +141,7 @@ def test_a_server_that_refuses_encryption(start: Start) -> None:
     target = target_of(server, require_encryption=False)
     target.check(known=False)
     put(target, SOUND, noise(3 << 20))
-    assert (target.about()["signing"], target.about()["encryption"]) == ("AES-128-GMAC", "none")
+    assert (target.about()["signing"], target.about()["encryption"]) == ("AES-GMAC", "none")
 
 
 @pytest.mark.parametrize("newest", ["SMB2_02", "SMB2_10", "SMB3_00", "SMB3_02"])
@@ -228,6 +230,62 @@ def test_a_server_that_stalls_is_given_up_in_time(start: Start) -> None:
         assert time.monotonic() - begun < 8
     server.signal(signal.SIGCONT)
     put(target, SOUND, b"sound")
+
+
+def test_a_server_that_stalls_in_the_middle_is_given_up_in_time(start: Start) -> None:
+    server, content = start(), noise(64 << 20)
+    target = target_of(server, limit=1.0)
+    target.check(known=False)
+    begun = time.monotonic()
+    with pytest.raises(WillPass, match="answer"), target.upload(SOUND, len(content)) as upload:  # noqa: PT012
+        upload.write(content[: 8 << 20])
+        server.signal(signal.SIGSTOP)
+        upload.write(content[8 << 20 :])
+    assert time.monotonic() - begun < 8
+    server.signal(signal.SIGCONT)
+    put(target, SOUND, b"sound")
+
+
+class Between:
+    """Sits between a target and its server. `forged` is sent to the target in place of its next message."""
+
+    def __init__(self, server: Samba) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listener.getsockname()[1])
+        self.forged = b""
+        self._server = server
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            client, _ = self.listener.accept()
+            server = socket.create_connection(("127.0.0.1", self._server.port))
+            threading.Thread(target=self._back, args=(client, server), daemon=True).start()
+            while data := client.recv(1 << 16):
+                if self.forged:
+                    client.sendall(len(self.forged).to_bytes(4) + self.forged)
+                else:
+                    server.sendall(data)
+
+    def _back(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := server.recv(1 << 16):
+                client.sendall(data)
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_forged_answer_is_not_taken(start: Start, encrypted: bool) -> None:
+    """An answer to CREATE that is neither encrypted nor signed: the library would take it."""
+    server = start(settings="" if encrypted else "server smb encrypt = off")
+    between = Between(server)
+    target = target_of(server, limit=2.0, port=between.port, require_encryption=encrypted)
+    target.check(known=False)
+    number = target._share.line().sequence_window["low"]
+    header = struct.pack("<4sHHIHHIIQIIQ16s", b"\xfeSMB", 64, 1, 0, 5, 1, 1, 0, number, 0, 0, 0, bytes(16))
+    between.forged = header + struct.pack("<H", 89) + bytes(86)
+    with pytest.raises(WillPass, match="without encryption" if encrypted else "not signed"):
+        target.size(SOUND)
+    between.listener.close()
 
 
 @pytest.mark.parametrize("name", ["Zoë Müller", "🎉 +#%&'()[]{};=@~^!$", "日本語", "x" * 220 + ".wav", "a..b", "-"])
