@@ -53,9 +53,10 @@ class SmbTarget:
         for left, _ in self._share.entries(self._root, f"{MARK}.*.part"):
             with suppress(TargetError):  # another connection of this target is using it
                 self._share.remove(self._below(left))
-        self._probe()
+        tried, renamed = (self._below(f"{MARK}.{os.urandom(4).hex()}.part") for _ in range(2))
+        self._share.probe(tried, renamed, _PROBE)
         if not known:
-            self._mark()
+            self._share.make_file(self._below(MARK), _MARK_TEXT)
 
     def size(self, path: PurePosixPath) -> int | None:
         """Return a file's size. Raises TargetError."""
@@ -138,14 +139,6 @@ class SmbTarget:
                 f"{self._share.where(self._root)} is not what it was: {MARK} is missing. Is its disk in the server? "
                 "If it is a new one, put an empty file of this name there"
             )
-
-    def _probe(self) -> None:
-        """Nothing is left, whatever happens: the server removes the file when it is closed, or the connection ends."""
-        path, other = (self._below(f"{MARK}.{os.urandom(4).hex()}.part") for _ in range(2))
-        self._share.probe(path, other, _PROBE)
-
-    def _mark(self) -> None:
-        self._share.make_file(self._below(MARK), _MARK_TEXT)
 
     def _remove_others(self, folder: str, name: str, part: str) -> None:
         """Remove what attempts at a file have left that cannot be gone on from."""

@@ -7,9 +7,13 @@ A connection is never repaired: the library may then come to talk in clear. It i
 import logging
 import socket
 import struct
+import threading
+import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from smbprotocol.connection import Ciphers, Connection, Dialects, SigningAlgorithms
@@ -19,13 +23,15 @@ from smbprotocol.session import Session
 from smbprotocol.tree import TreeConnect
 
 from ..targets import TargetError, WillPass
-from .errors import LOGON_FAILURE, explained
+from .errors import LOGON_FAILURE, REFUSED, explained
 from .place import SmbPlace
 
 _UNIT = 65536
 """Bytes that a credit pays for."""
 _CREDITS, _SPARE = 512, 4
 """Credits to ask for, and to keep for what is said between reads and writes."""
+_REFUSED_S = 600.0
+"""After a refused password, for all connections: domains lock an account at five or ten wrong ones in half an hour."""
 
 for _chatty in ("smbprotocol", "spnego"):
     # They write what they send to the log: tokens of the log-in, and what is said in the calls.
@@ -34,6 +40,10 @@ for _chatty in ("smbprotocol", "spnego"):
 
 class NoAnswer(SMBException):  # type: ignore[misc]
     """The server says nothing."""
+
+
+class _Guest(SMBException):  # type: ignore[misc]
+    """The server does not know the user, and would let us in as a guest."""
 
 
 class Line(Connection):  # type: ignore[misc]
@@ -118,7 +128,7 @@ def log_in(place: SmbPlace, limit: float) -> Line:
             line.transport._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             line.transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
             _check_offer(place, line)
-            session = _authenticated(place, line)
+            session = _authenticated(place, line, limit)
             line.tree = TreeConnect(session, place.share_path)
             line.tree.connect()
             if line.tree.is_dfs_share:
@@ -152,20 +162,54 @@ def _check_offer(place: SmbPlace, line: Line) -> None:
         )
 
 
-def _authenticated(place: SmbPlace, line: Line) -> Session:
+class _Account:
+    """The log-ins of one account: one at a time, and none for a while after its password was refused."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._again = 0.0
+
+    @contextmanager
+    def trying(self, place: SmbPlace, limit: float) -> Iterator[None]:
+        """Raises WillPass without a log-in where it must not be tried; TargetError."""
+        if not self._lock.acquire(timeout=limit):
+            raise NoAnswer
+        try:
+            if time.monotonic() < self._again:
+                raise explained(LOGON_FAILURE, place.share_path)
+            yield
+        except SMBResponseException as error:
+            if error.status in REFUSED:
+                self._again = time.monotonic() + _REFUSED_S
+            raise
+        except _Guest as error:
+            self._again = time.monotonic() + _REFUSED_S
+            raise explained(LOGON_FAILURE, place.share_path) from error
+        finally:
+            self._lock.release()
+
+
+_accounts: defaultdict[SmbPlace, _Account] = defaultdict(_Account)
+_accounts_lock = threading.Lock()
+
+
+def _authenticated(place: SmbPlace, line: Line, limit: float) -> Session:
     """Raises WillPass, SMBException."""
     user = f"{place.domain}\\{place.user}" if place.domain else place.user
     session = Session(line, user, place.password.reveal(), bool(line.supports_encryption))
-    try:
-        session.connect()
-    except SMBException as error:
-        if session.session_id is None:  # it would let us in as a guest, and that cannot be encrypted
-            raise explained(LOGON_FAILURE, place.share_path) from error
-        raise
-    finally:
-        session.password = None
-    if session.session_key is None:  # as a guest, too
-        raise explained(LOGON_FAILURE, place.share_path)
+    with _accounts_lock:
+        account = _accounts[replace(place, name="", share="", folder="")]
+    with account.trying(place, limit):
+        try:
+            session.connect()
+        except SMBException as error:
+            if session.session_id is None:  # a guest, and that cannot be encrypted
+                raise _Guest from error
+            raise
+        finally:
+            session.password = None
+        if session.session_key is None:
+            raise _Guest
     return session
 
 

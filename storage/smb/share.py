@@ -4,8 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from smbprotocol.connection import Dialects
 from smbprotocol.exceptions import SMBConnectionClosed, SMBResponseException
@@ -52,8 +51,7 @@ Ask = tuple[Any, Callable[[Any], Any]]
 """What the library makes with `send=False`: a message (or, once sent, a request), and what reads the answer to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came of a message: 0, or the status that refuses it; and what the library has read from it."""
 
     status: int
@@ -130,10 +128,6 @@ class Share:
         with suppress(TargetError):
             self._loose += self.send(path, line, *asks)
 
-    def forget(self, sent: Ask) -> None:
-        """Have an answer thrown away when it comes."""
-        self._loose.append(sent)
-
     def expect(self, answer: Answer, path: str) -> Any:
         """Return what a good answer says. Raises the TargetError that a bad one stands for."""
         if answer.status:
@@ -187,7 +181,9 @@ class Share:
                 self._loose += waiting
 
     def probe(self, path: str, other: str, content: bytes) -> None:
-        """Write, read back, rename and remove a file. Raises TargetError."""
+        """Write, read back, rename and remove a file. Nothing is left, whatever happens: the server removes it when it
+        is closed, or the connection ends. Raises TargetError.
+        """
         line = self.line()
         options = CreateOptions.FILE_NON_DIRECTORY_FILE | CreateOptions.FILE_DELETE_ON_CLOSE
         file, create = opening(line, path, READ | WRITE | DELETE, CreateDisposition.FILE_CREATE, options, share=0)

@@ -109,6 +109,16 @@ def test_a_wrong_password_says_so_and_stays_secret(start: Start, other: dict[str
     assert PASSWORD not in told
 
 
+def test_a_refused_password_is_not_tried_again_and_again(start: Start) -> None:
+    """Domains lock an account after a few wrong ones."""
+    server = start(settings="log level = 1 auth_audit:3")
+    for _ in range(4):
+        with pytest.raises(WillPass, match="user name or password"):
+            target_of(server, password=Secret("wrong-word-9")).check(known=False)
+    assert server.log().count("NT_STATUS_WRONG_PASSWORD") == 1
+    target_of(server).check(known=False)
+
+
 def test_a_share_that_is_gone(start: Start) -> None:
     server = start()
     with pytest.raises(WillPass, match="no such share"):
