@@ -6,26 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from smbprotocol import file_info
+from smbprotocol import open as files
 from smbprotocol.connection import Dialects
 from smbprotocol.exceptions import SMBConnectionClosed, SMBResponseException
-from smbprotocol.file_info import (
-    FileAttributes,
-    FileDispositionInformation,
-    FileFsFullSizeInformation,
-    FileInformationClass,
-    FileRenameInformation,
-)
-from smbprotocol.open import (
-    CreateDisposition,
-    CreateOptions,
-    FilePipePrinterAccessMask,
-    ImpersonationLevel,
-    Open,
-    ShareAccess,
-    SMB2QueryInfoRequest,
-    SMB2QueryInfoResponse,
-    SMB2SetInfoRequest,
-)
+from smbprotocol.file_info import FileAttributes, FileInformationClass
+from smbprotocol.open import CreateDisposition, CreateOptions, Open, ShareAccess
+from smbprotocol.open import FilePipePrinterAccessMask as Access
 
 from ..targets import TargetError, WillPass
 from . import errors
@@ -37,9 +24,9 @@ CHUNK = 1 << 20
 """Bytes of a read or write, at most."""
 WINDOW = 4
 """Reads or writes that are under way at a time."""
-READ = FilePipePrinterAccessMask.FILE_READ_DATA | FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES
-WRITE = FilePipePrinterAccessMask.FILE_WRITE_DATA
-DELETE = FilePipePrinterAccessMask.DELETE
+READ = Access.FILE_READ_DATA | Access.FILE_READ_ATTRIBUTES
+WRITE = Access.FILE_WRITE_DATA
+DELETE = Access.DELETE
 
 _IDLE_S = 60.0
 """After so long a connection is made anew: servers and firewalls drop idle ones without a word."""
@@ -141,7 +128,7 @@ class Share:
     def find(self, path: str) -> Open | None:
         """Look whether something has a name. Raises TargetError."""
         line = self.line()
-        file, create = opening(line, path, FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES, options=_LINK)
+        file, create = opening(line, path, Access.FILE_READ_ATTRIBUTES, options=_LINK)
         found = self.call(path, line, create, file.close(send=False))[0]
         if found.status in _MISSING:
             return None
@@ -221,7 +208,7 @@ class Share:
 
     def _make_one(self, path: str) -> int:
         line = self.line()
-        access, options = FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES, CreateOptions.FILE_DIRECTORY_FILE
+        access, options = Access.FILE_READ_ATTRIBUTES, CreateOptions.FILE_DIRECTORY_FILE
         folder, create = opening(line, path, access, CreateDisposition.FILE_OPEN_IF, options)
         return self.call(path, line, create, folder.close(send=False))[0].status
 
@@ -291,12 +278,12 @@ def opening(
 ) -> tuple[Open, Ask]:
     """Return a file or folder, and what opens or makes it, without leave to cache anything of it."""
     file = Open(line.tree, path)
-    return file, file.create(ImpersonationLevel.Impersonation, access, 0, share, disposition, options, send=False)
+    return file, file.create(files.ImpersonationLevel.Impersonation, access, 0, share, disposition, options, send=False)
 
 
 def setting(file: Open, info: Any) -> Ask:
     """Return what changes something about an open file."""
-    message = SMB2SetInfoRequest()
+    message = files.SMB2SetInfoRequest()
     message["info_type"], message["file_info_class"] = info.INFO_TYPE, info.INFO_CLASS
     message["file_id"], message["buffer"] = file.file_id, info.pack()
     return message, file.connection.receive
@@ -304,29 +291,29 @@ def setting(file: Open, info: Any) -> Ask:
 
 def renaming(file: Open, path: str) -> Ask:
     """Return what gives an open file another name, unless that one exists."""
-    info = FileRenameInformation()
+    info = file_info.FileRenameInformation()
     info["file_name"], info["replace_if_exists"] = path, False
     return setting(file, info)
 
 
 def removing(file: Open) -> Ask:
     """Return what has an open file go when it is closed."""
-    info = FileDispositionInformation()
+    info = file_info.FileDispositionInformation()
     info["delete_pending"] = True
     return setting(file, info)
 
 
 def room(file: Open) -> Ask:
     """Return what asks for the bytes that this user may still write."""
-    message = SMB2QueryInfoRequest()
-    message["info_type"] = FileFsFullSizeInformation.INFO_TYPE
-    message["file_info_class"] = FileFsFullSizeInformation.INFO_CLASS
+    message = files.SMB2QueryInfoRequest()
+    message["info_type"] = file_info.FileFsFullSizeInformation.INFO_TYPE
+    message["file_info_class"] = file_info.FileFsFullSizeInformation.INFO_CLASS
     message["output_buffer_length"], message["file_id"] = 32, file.file_id
 
     def read(request: Any) -> int:
-        response = SMB2QueryInfoResponse()
+        response = files.SMB2QueryInfoResponse()
         response.unpack(file.connection.receive(request)["data"].get_value())
-        told = response.parse_buffer(FileFsFullSizeInformation)
+        told = response.parse_buffer(file_info.FileFsFullSizeInformation)
         names = ("caller_available_units", "sectors_per_unit", "bytes_per_sector")
         units, sectors, size = (told[name].get_value() for name in names)
         return int(units * sectors * size)

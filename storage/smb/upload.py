@@ -19,6 +19,8 @@ from .share import CHUNK, DELETE, READ, WINDOW, WRITE, Answer, Ask, Share, openi
 
 _STEP = 1 << 20
 """What a file that was broken off is cut to. What is kept is read back in the end, like all the rest."""
+_FLUSH = 64 << 20
+"""Bytes after which a long file is flushed: a flush of very much at the end could take longer than a call may."""
 _ACCESS = READ | WRITE | DELETE | FilePipePrinterAccessMask.SYNCHRONIZE
 
 
@@ -57,10 +59,11 @@ class SmbUpload:
             while len(self._under_way) >= self._depth:
                 self._settle()
             piece = block[start : start + self._chunk]
-            (sent,) = self._share.send(self._part, self._line, self._opened.write(piece, self._sent, send=False))
-            self._under_way.append((sent, len(piece)))
-            self._sent += len(piece)
-            self._flushed = False
+            write = self._opened.write(piece, self._sent, send=False)
+            self._under_way += [(sent, len(piece)) for sent in self._send(write)]
+            before, self._sent, self._flushed = self._sent, self._sent + len(piece), False
+            if before // _FLUSH != self._sent // _FLUSH:
+                self._under_way += [(sent, 0) for sent in self._send(self._opened.flush(send=False))]
 
     def read_back(self) -> Iterator[bytes]:
         """Make durable what was written, and yield it as the server has it."""
@@ -163,7 +166,11 @@ class SmbUpload:
     def _settle(self) -> None:
         """Wait for the oldest answer."""
         sent, size = self._under_way.popleft()
-        self._check_written(self._share.answer(self._part, sent), size)
+        answer = self._share.answer(self._part, sent)
+        if size:
+            self._check_written(answer, size)
+        else:
+            self._share.expect(answer, self._part)
 
     def _check_written(self, answer: Answer, size: int) -> None:
         if answer.status in errors.FULL or (not answer.status and answer.value != size):
@@ -190,6 +197,9 @@ class SmbUpload:
         self.break_off()
         if not same:
             raise NameTaken(f"{self._share.where(self._path)} has other content")
+
+    def _send(self, ask: Ask) -> list[Ask]:
+        return self._share.send(self._part, self._line, ask)
 
     def _call(self, *asks: Ask) -> list[Answer]:
         return self._share.call(self._part, self._line, *asks)
