@@ -7,18 +7,22 @@ NO_MORE_FILES, NO_SUCH_FILE = 0x80000006, 0xC000000F
 NAME_NOT_FOUND, PATH_NOT_FOUND, NAME_COLLISION = 0xC0000034, 0xC000003A, 0xC0000035
 ACCESS_DENIED, DISK_FULL, SHARING_VIOLATION, DELETE_PENDING = 0xC0000022, 0xC000007F, 0xC0000043, 0xC0000056
 IS_A_FOLDER, NOT_A_FOLDER = 0xC00000BA, 0xC0000103
+REFUSED = (0xC000006D, 0xC0000064, 0xC000006A)
+"""Not this user with this password."""
 LOGON_FAILURE, BAD_SHARE, NAME_INVALID = 0xC000006D, 0xC00000CC, 0xC0000033
+FULL = (DISK_FULL, 0xC0000044)
 GONE = (0xC00000C9, 0xC0000203, 0xC000035C, 0xC000020C)
 """The share was taken away, or the session is no more: another log-in may help."""
 
-_LOGIN = "the server does not accept the user name or password: correct them, or ask who looks after the server"
+_LOGIN = (
+    "the server does not accept the user name or password: correct them, or ask who looks after the server "
+    "(so that it locks no account, the same ones are tried every ten minutes only)"
+)
 _NAME = "the server refuses this name: choose another folder or name template"
 _ACCOUNT = "ask who looks after the server"
 
 _WORDS: dict[int, tuple[type[TargetError], str]] = {
-    LOGON_FAILURE: (WillPass, _LOGIN),
-    0xC0000064: (WillPass, _LOGIN),
-    0xC000006A: (WillPass, _LOGIN),
+    **dict.fromkeys(REFUSED, (WillPass, _LOGIN)),
     0xC0000234: (WillPass, f"the account is locked, after too many wrong passwords perhaps: {_ACCOUNT}"),
     0xC0000072: (WillPass, f"the account is disabled: {_ACCOUNT}"),
     0xC0000193: (WillPass, f"the account has expired: {_ACCOUNT}"),

@@ -1,272 +1,216 @@
-"""Log-in to an SMB server: what is agreed on, who we are, which share. The library does it; then the line is ours.
+"""Log-in to an SMB server: what is agreed on, who we are, which share. Loaded when it is needed: the library is slow to
+import.
 
-Its thread reads the line during log-in only. The module is loaded by the first log-in: the library is slow to import.
+A connection is never repaired: the library may then come to talk in clear. It is replaced by another log-in.
 """
 
 import logging
-import select
 import socket
+import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
-from cryptography.hazmat.primitives.ciphers import aead, algorithms
-from cryptography.hazmat.primitives.cmac import CMAC
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
 from smbprotocol.connection import Ciphers, Connection, Dialects, SigningAlgorithms
-from smbprotocol.exceptions import SMBAuthenticationError, SMBConnectionClosed, SMBException, SMBResponseException
+from smbprotocol.exceptions import SMBAuthenticationError, SMBException, SMBResponseException
+from smbprotocol.header import NtStatus, Smb2Flags
 from smbprotocol.session import Session
 from smbprotocol.tree import TreeConnect
 
-from ..targets import WillPass
-from .errors import LOGON_FAILURE, explained
+from ..targets import TargetError, WillPass
+from .errors import LOGON_FAILURE, REFUSED, explained
 from .place import SmbPlace
-from .wire import Ends, Protection, Wire
 
-_DIALECTS = {
-    Dialects.SMB_2_0_2: "SMB 2.0.2",
-    Dialects.SMB_2_1_0: "SMB 2.1",
-    Dialects.SMB_3_0_0: "SMB 3.0",
-    Dialects.SMB_3_0_2: "SMB 3.0.2",
-    Dialects.SMB_3_1_1: "SMB 3.1.1",
-}
-_CIPHERS = {
-    Ciphers.AES_128_CCM: "AES-128-CCM",
-    Ciphers.AES_128_GCM: "AES-128-GCM",
-    Ciphers.AES_256_CCM: "AES-256-CCM",
-    Ciphers.AES_256_GCM: "AES-256-GCM",
-}
-_SIGNING = {
-    SigningAlgorithms.HMAC_SHA256: "HMAC-SHA256",
-    SigningAlgorithms.AES_CMAC: "AES-128-CMAC",
-    SigningAlgorithms.AES_GMAC: "AES-128-GMAC",
-}
-
-_LONGEST = 1 << 20
-"""Bytes of a message during log-in. What is longer is no SMB."""
+_UNIT = 65536
+"""Bytes that a credit pays for."""
+_CREDITS, _SPARE = 512, 4
+"""Credits to ask for, and to keep for what is said between reads and writes."""
+_REFUSED_S = 600.0
+"""After a refused password, for all connections: domains lock an account at five or ten wrong ones in half an hour."""
 
 for _chatty in ("smbprotocol", "spnego"):
     # They write what they send to the log: tokens of the log-in, and what is said in the calls.
     logging.getLogger(_chatty).setLevel(logging.CRITICAL + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedIn:
-    """A wire that is ready for requests, and what there is to say of it to people."""
-
-    wire: Wire
-    about: dict[str, str]
+class NoAnswer(SMBException):  # type: ignore[misc]
+    """The server says nothing."""
 
 
-def log_in(place: SmbPlace, limit: float) -> LoggedIn:
+class _Guest(SMBException):  # type: ignore[misc]
+    """The server does not know the user, and would let us in as a guest."""
+
+
+class Line(Connection):  # type: ignore[misc]
+    """The library's connection with a time limit for each answer, and no trust in one that is not protected."""
+
+    tree: TreeConnect
+
+    def __init__(self, place: SmbPlace, limit: float) -> None:
+        super().__init__(uuid.uuid4(), place.server, place.port, require_signing=place.require_signing)
+        self._limit = limit
+
+    def receive(
+        self, request: Any, wait: bool = True, timeout: float | None = None, resolve_symlinks: bool = False
+    ) -> Any:
+        """Return an answer. Links are not followed. Raises SMBException."""
+        try:
+            return super().receive(request, wait, self._limit, False)
+        except SMBException as error:
+            if request.response_event.is_set() or not self.transport.connected:
+                raise
+            raise NoAnswer(f"the server has not answered for {self._limit:.0f} s") from error
+
+    def verify_signature(self, header: Any, session_id: int, force: bool = False) -> None:
+        """Called for answers that came in clear; the library takes them, signed or not. Raises SMBException."""
+        session = self.session_table.get(session_id)
+        if session is not None and not force:
+            if session.encrypt_data:
+                raise SMBException("the server answers without encryption: somebody may sit between")
+            signed = header["flags"].has_flag(Smb2Flags.SMB2_FLAGS_SIGNED)
+            if session.signing_required and not signed and header["status"].get_value() != NtStatus.STATUS_PENDING:
+                raise SMBException("an answer is not signed as it must be: somebody may have changed it on its way")
+        super().verify_signature(header, session_id, force)
+
+    @property
+    def works(self) -> bool:
+        """Whether it is connected, as far as is known."""
+        return bool(self.transport and self.transport.connected)
+
+    @property
+    def writes_through(self) -> bool:
+        """Whether a write can be asked to be on the disk when it is answered."""
+        return bool(self.dialect >= Dialects.SMB_2_1_0)
+
+    def pieces(self, most: int, piece: int, depth: int) -> tuple[int, int]:
+        """Return the size of a read or write, of `most` that the server takes, and how many may be under way."""
+        credits = max(1, self.sequence_window["high"] - self.sequence_window["low"] - _SPARE)
+        depth = min(depth, credits)
+        units = credits // depth if self.supports_multi_credit else 1
+        return min(piece, most, units * _UNIT), depth
+
+    def hang_up(self) -> None:
+        """Drop the connection; the server closes what is open."""
+        if self.transport:
+            with suppress(Exception):  # it is of no more use, whatever is wrong with it
+                self.disconnect(close=False)
+
+    def about(self) -> dict[str, str]:
+        """Return what there is to say of it to people."""
+        session, signing, encryption = self.tree.session, "none", "none"
+        if session.encrypt_data:
+            cipher = self.cipher_id if self.dialect >= Dialects.SMB_3_1_1 else Ciphers.AES_128_CCM
+            signing, encryption = "by the encryption", _named(Ciphers, cipher)
+        elif session.signing_required:
+            old = SigningAlgorithms.AES_CMAC if self.dialect >= Dialects.SMB_3_0_0 else SigningAlgorithms.HMAC_SHA256
+            signing = _named(SigningAlgorithms, old if self.signing_algorithm_id is None else self.signing_algorithm_id)
+        return {
+            "server": f"{self.tree.share_name}, port {self.port}",
+            "dialect": _dialect(self),
+            "signing": signing,
+            "encryption": encryption,
+        }
+
+
+def log_in(place: SmbPlace, limit: float) -> Line:
     """Connect to the share of a place. Raises WillPass; no answer within `limit` seconds is one too."""
-    line = _Line(place, limit)
+    line = Line(place, limit)
     try:
         with _plainly(place):
-            connection = _Greeting(place, line)
-            connection.connect(timeout=limit)
-            _check_offer(place, connection)
-            session = _authenticated(place, connection)
-            tree = TreeConnect(session, place.share_path)
-            tree.connect()
-            if tree.is_dfs_share:
+            line.connect(timeout=limit)
+            # The library sends without a limit, and has no other way to set one.
+            patience = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
+            line.transport._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            line.transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+            _check_offer(place, line)
+            session = _authenticated(place, line, limit)
+            line.tree = TreeConnect(session, place.share_path)
+            line.tree.connect()
+            if line.tree.is_dfs_share:
                 raise WillPass(
                     f"{place.share_path} is a DFS name space, which is not supported: put the server and the share "
                     "that it leads to into the configuration"
                 )
-        return _taken_over(place, connection, session, tree, line.release(), limit)
+            if line.supports_multi_credit:
+                line.echo(session.session_id, limit, _CREDITS)
+        return line
     except BaseException:
-        line.close()
+        line.hang_up()
         raise
 
 
-class _NoAnswer(Exception):
-    """The server says nothing. No TimeoutError: the library goes on waiting after that."""
+def _named(kind: type, value: int) -> str:
+    """Return the library's name for a value."""
+    return next(name for name, known in vars(kind).items() if known == value).replace("_", "-")
 
 
-class _Closed(Exception):
-    """The server has hung up."""
+def _dialect(line: Line) -> str:
+    return _named(Dialects, line.dialect).replace("-", " ", 1).replace("-", ".")
 
 
-class _Line:
-    """What the library takes for its TCP connection, with a time limit; and the socket can be had from it."""
-
-    def __init__(self, place: SmbPlace, limit: float) -> None:
-        self.connected = False
-        self._address = place.server, place.port
-        self._limit = limit
-        self._socket: socket.socket | None = None
-        self._deadline = 0.0
-        self._reader: int | None = None
-        self._left = threading.Event()
-        self._bell, self._button = socket.socketpair()
-
-    def connect(self) -> None:
-        self._deadline = time.monotonic() + self._limit
-        self._socket = socket.create_connection(self._address, timeout=self._limit)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self.connected = True
-
-    def send(self, message: Any) -> None:
-        if self._socket is None:
-            raise _Closed
-        data: bytes = message if isinstance(message, bytes) else message.pack()
-        self._deadline = time.monotonic() + self._limit
-        self._socket.sendall(len(data).to_bytes(4) + data)
-
-    def recv(self, timeout: float) -> bytes:
-        """Return a message; nothing at the end. Called by the library's thread, for which both that and an error are
-        the end.
-        """
-        self._reader = threading.get_ident()
-        message = b""
-        try:
-            size = int.from_bytes(self._exactly(4))
-            message = self._exactly(size) if 0 < size < _LONGEST else b""
-        finally:
-            if not message:
-                self.connected = False
-                self._left.set()
-        return message
-
-    def release(self) -> socket.socket:
-        """Send the library's thread home, and return the socket."""
-        self._button.send(b"!")
-        if self._socket is None or not self._left.wait(self._limit):
-            raise _NoAnswer
-        released, self._socket = self._socket, None
-        self.close()
-        return released
-
-    def close(self) -> None:
-        """Called by the library, too, and more than once."""
-        self.connected = False
-        if self._reader is not None and self._reader != threading.get_ident() and self._button.fileno() >= 0:
-            self._button.send(b"!")
-            self._left.wait(self._limit)
-        for end in (self._socket, self._bell, self._button):
-            if end is not None:
-                end.close()
-
-    def _exactly(self, size: int) -> bytes:
-        data, line = b"", self._socket
-        while line is not None and len(data) < size:
-            poll = select.poll()
-            for end in (line, self._bell):
-                poll.register(end, select.POLLIN)
-            ready = {descriptor for descriptor, _ in poll.poll(max(self._deadline - time.monotonic(), 0.0) * 1000)}
-            if not ready and time.monotonic() >= self._deadline:
-                raise _NoAnswer
-            if self._bell.fileno() in ready:
-                return b""
-            if ready:
-                more = line.recv(size - len(data))
-                if not more:
-                    return b""
-                data += more
-        return data
-
-
-class _Greeting(Connection):  # type: ignore[misc]
-    """The library's connection, on a line of ours."""
-
-    def __init__(self, place: SmbPlace, line: _Line) -> None:
-        self._own_line = line
-        super().__init__(uuid.uuid4(), place.server, place.port, require_signing=place.require_signing)
-
-    @property
-    def transport(self) -> _Line:
-        return self._own_line
-
-    @transport.setter
-    def transport(self, theirs: object) -> None:
-        """The one that the library makes for itself is not used."""
-
-
-def _check_offer(place: SmbPlace, connection: Connection) -> None:
+def _check_offer(place: SmbPlace, line: Line) -> None:
     """Raises WillPass before a password is used with a server that does not encrypt."""
-    if place.require_encryption and not connection.supports_encryption:
+    if place.require_encryption and not line.supports_encryption:
         raise WillPass(
-            f"{place.server} refuses encryption ({_DIALECTS.get(connection.dialect, 'an old SMB')}), and recordings do "
+            f"{place.server} refuses encryption ({_dialect(line)}), and recordings do "
             "not go in clear: allow SMB 3 encryption on the server, or set require_encryption = false for this target"
         )
 
 
-def _authenticated(place: SmbPlace, connection: Connection) -> Session:
+class _Account:
+    """The log-ins of one account: one at a time, and none for a while after its password was refused."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._again = 0.0
+
+    @contextmanager
+    def trying(self, place: SmbPlace, limit: float) -> Iterator[None]:
+        """Raises WillPass without a log-in where it must not be tried; TargetError."""
+        if not self._lock.acquire(timeout=limit):
+            raise NoAnswer
+        try:
+            if time.monotonic() < self._again:
+                raise explained(LOGON_FAILURE, place.share_path)
+            yield
+        except SMBResponseException as error:
+            if error.status in REFUSED:
+                self._again = time.monotonic() + _REFUSED_S
+            raise
+        except _Guest as error:
+            self._again = time.monotonic() + _REFUSED_S
+            raise explained(LOGON_FAILURE, place.share_path) from error
+        finally:
+            self._lock.release()
+
+
+_accounts: defaultdict[SmbPlace, _Account] = defaultdict(_Account)
+_accounts_lock = threading.Lock()
+
+
+def _authenticated(place: SmbPlace, line: Line, limit: float) -> Session:
     """Raises WillPass, SMBException."""
     user = f"{place.domain}\\{place.user}" if place.domain else place.user
-    session = Session(connection, user, place.password.reveal(), bool(connection.supports_encryption))
-    try:
-        session.connect()
-    finally:
-        session.password = None
-    if session.session_key is None:
-        raise explained(LOGON_FAILURE, place.share_path)  # it would let us in as a guest
+    session = Session(line, user, place.password.reveal(), bool(line.supports_encryption))
+    with _accounts_lock:
+        account = _accounts[replace(place, name="", share="", folder="")]
+    with account.trying(place, limit):
+        try:
+            session.connect()
+        except SMBException as error:
+            if session.session_id is None:  # a guest, and that cannot be encrypted
+                raise _Guest from error
+            raise
+        finally:
+            session.password = None
+        if session.session_key is None:
+            raise _Guest
     return session
-
-
-def _taken_over(
-    place: SmbPlace, connection: Connection, session: Session, tree: TreeConnect, line: socket.socket, limit: float
-) -> LoggedIn:
-    window = connection.sequence_window
-    ends = Ends(
-        session.session_id,
-        tree.tree_connect_id,
-        connection.dialect,
-        bool(connection.supports_multi_credit),
-        connection.max_read_size,
-        connection.max_write_size,
-        window["low"],
-        window["high"] - window["low"],
-    )
-    about = {"server": f"{place.share_path}, port {place.port}", "dialect": _DIALECTS[connection.dialect]}
-    if session.encrypt_data or tree.encrypt_data:
-        cipher = connection.cipher_id if connection.dialect >= Dialects.SMB_3_1_1 else Ciphers.AES_128_CCM
-        kind, nonce = (aead.AESGCM, 12) if cipher in (Ciphers.AES_128_GCM, Ciphers.AES_256_GCM) else (aead.AESCCM, 11)
-        protection = Protection(kind(session.encryption_key), kind(session.decryption_key), nonce)
-        about |= {"signing": "by the encryption", "encryption": _CIPHERS[cipher]}
-    elif session.signing_required:
-        signing = _signing(connection)
-        protection = Protection(signature=_signature(signing, session.signing_key))
-        about |= {"signing": _SIGNING[signing], "encryption": "none"}
-    else:
-        protection = Protection()
-        about |= {"signing": "none", "encryption": "none"}
-    return LoggedIn(Wire(line, ends, protection, limit), about)
-
-
-def _signing(connection: Connection) -> int:
-    """Return the algorithm ([MS-SMB2] 3.1.4.1)."""
-    if connection.dialect < Dialects.SMB_3_0_0:
-        return SigningAlgorithms.HMAC_SHA256  # type: ignore[no-any-return]
-    if connection.dialect >= Dialects.SMB_3_1_1 and connection.signing_algorithm_id is not None:
-        return connection.signing_algorithm_id  # type: ignore[no-any-return]
-    return SigningAlgorithms.AES_CMAC  # type: ignore[no-any-return]
-
-
-def _signature(algorithm: int, key: bytes) -> Callable[[bytes, int, bool], bytes]:
-    """Return what computes a signature from a message, its number, and whether it is an answer."""
-
-    def hmac(message: bytes, number: int, answer: bool) -> bytes:
-        mac = HMAC(key, SHA256())
-        mac.update(message)
-        return mac.finalize()[:16]
-
-    def cmac(message: bytes, number: int, answer: bool) -> bytes:
-        mac = CMAC(algorithms.AES(key))
-        mac.update(message)
-        return mac.finalize()
-
-    def gmac(message: bytes, number: int, answer: bool) -> bytes:
-        return aead.AESGCM(key).encrypt(number.to_bytes(8, "little") + bytes((answer, 0, 0, 0)), b"", message)
-
-    return {SigningAlgorithms.HMAC_SHA256: hmac, SigningAlgorithms.AES_CMAC: cmac}.get(algorithm, gmac)
 
 
 @contextmanager
@@ -275,20 +219,22 @@ def _plainly(place: SmbPlace) -> Iterator[None]:
     where = f"{place.server} port {place.port}"
     try:
         yield
+    except TargetError:
+        raise
     except SMBResponseException as error:
         raise explained(error.status, place.share_path) from error
     except SMBAuthenticationError as error:
         raise explained(LOGON_FAILURE, place.share_path) from error
-    except (_NoAnswer, TimeoutError) as error:
-        raise WillPass(f"{where} does not answer: does the server run, and does the network reach it?") from error
-    except (_Closed, SMBConnectionClosed, ConnectionResetError, BrokenPipeError) as error:
-        raise WillPass(f"{where} hangs up: is it an SMB server, and does it speak SMB 2 or 3?") from error
-    except socket.gaierror as error:
-        raise WillPass(f"the name {place.server} is not known: correct it, or look at the name server") from error
-    except OSError as error:
-        raise WillPass(
-            f"{where} cannot be reached ({error.strerror or error}): does the server run, and does the network "
-            "reach it?"
-        ) from error
-    except (SMBException, ValueError, KeyError, IndexError) as error:
-        raise WillPass(f"the log-in to {place.share_path} went wrong: {error}") from error
+    except Exception as error:  # the library raises what it has met
+        cause = error.__cause__ if isinstance(error, ValueError) else error
+        if isinstance(cause, NoAnswer | TimeoutError):
+            words = "does not answer: does the server run, and does the network reach it?"
+        elif isinstance(cause, socket.gaierror):
+            words = f"the name {place.server} is not known: correct it, or look at the name server"
+            raise WillPass(words) from error
+        elif isinstance(error, ValueError) and isinstance(cause, OSError):
+            reason = cause.strerror or cause
+            words = f"cannot be reached ({reason}): does the server run, and does the network reach it?"
+        else:
+            words = f"hangs up ({error}): is it an SMB server, and does it speak SMB 2 or 3?"
+        raise WillPass(f"{where} {words}") from error

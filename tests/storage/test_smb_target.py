@@ -4,6 +4,8 @@ import hashlib
 import os
 import signal
 import socket
+import struct
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -40,8 +42,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         server.close()
 
 
-def target_of(server: Samba, limit: float = 10.0, **other: Any) -> SmbTarget:
-    place = {"name": "nas", "server": "127.0.0.1", "port": server.port, "share": SHARE, "user": USER}
+def target_of(samba: Samba, limit: float = 10.0, **other: Any) -> SmbTarget:
+    place = {"name": "nas", "server": "127.0.0.1", "port": samba.port, "share": SHARE, "user": USER}
     return SmbTarget(SmbPlace(**{**place, "password": Secret(PASSWORD), **other}), limit)
 
 
@@ -77,7 +79,7 @@ class SambaPlace:
 
 class TestSmbTarget(TargetContract):
     @pytest.fixture
-    def place(self, start: Start) -> Iterator[Place]:  # type: ignore[override]
+    def place(self, start: Start) -> Iterator[Place]:
         place = SambaPlace(start())
         yield place
         place.close()
@@ -107,6 +109,16 @@ def test_a_wrong_password_says_so_and_stays_secret(start: Start, other: dict[str
     assert PASSWORD not in told
 
 
+def test_a_refused_password_is_not_tried_again_and_again(start: Start) -> None:
+    """Domains lock an account after a few wrong ones."""
+    server = start(settings="log level = 1 auth_audit:3")
+    for _ in range(4):
+        with pytest.raises(WillPass, match="user name or password"):
+            target_of(server, password=Secret("wrong-word-9")).check(known=False)
+    assert server.log().count("NT_STATUS_WRONG_PASSWORD") == 1
+    target_of(server).check(known=False)
+
+
 def test_a_share_that_is_gone(start: Start) -> None:
     server = start()
     with pytest.raises(WillPass, match="no such share"):
@@ -118,6 +130,8 @@ def test_a_server_that_is_gone_and_comes_back(start: Start) -> None:
     target = target_of(server)
     target.check(known=False)
     server.kill()
+    with suppress(WillPass):  # it may have noticed already
+        target.size(SOUND)
     with pytest.raises(WillPass, match="cannot be reached"):
         target.size(SOUND)
     server.start()
@@ -137,7 +151,7 @@ def test_a_server_that_refuses_encryption(start: Start) -> None:
     target = target_of(server, require_encryption=False)
     target.check(known=False)
     put(target, SOUND, noise(3 << 20))
-    assert (target.about()["signing"], target.about()["encryption"]) == ("AES-128-GMAC", "none")
+    assert (target.about()["signing"], target.about()["encryption"]) == ("AES-GMAC", "none")
 
 
 @pytest.mark.parametrize("newest", ["SMB2_02", "SMB2_10", "SMB3_00", "SMB3_02"])
@@ -198,10 +212,9 @@ def test_a_full_disk_says_so_and_keeps_nothing(start: Start, tmp_path: Path) -> 
         target.check(known=False)
         with pytest.raises(WillPass, match="disk there is full"), target.upload(SOUND, 64 << 20):
             raise AssertionError("there is no room for it")
-        with pytest.raises(WillPass, match="full"), target.upload(SOUND, 8 << 20) as upload:
+        with pytest.raises(WillPass, match="full"), target.upload(SOUND, 8 << 20) as upload:  # noqa: PT012
             fill(disk)
-            for _ in range(8):
-                upload.write(noise(1 << 20))
+            upload.write(noise(8 << 20))
         (disk / ".filler").unlink()
         target.size(SOUND)
         assert set(everything(disk)) == {MARK}
@@ -227,6 +240,62 @@ def test_a_server_that_stalls_is_given_up_in_time(start: Start) -> None:
         assert time.monotonic() - begun < 8
     server.signal(signal.SIGCONT)
     put(target, SOUND, b"sound")
+
+
+def test_a_server_that_stalls_in_the_middle_is_given_up_in_time(start: Start) -> None:
+    server, content = start(), noise(64 << 20)
+    target = target_of(server, limit=1.0)
+    target.check(known=False)
+    begun = time.monotonic()
+    with pytest.raises(WillPass, match="answer"), target.upload(SOUND, len(content)) as upload:  # noqa: PT012
+        upload.write(content[: 8 << 20])
+        server.signal(signal.SIGSTOP)
+        upload.write(content[8 << 20 :])
+    assert time.monotonic() - begun < 8
+    server.signal(signal.SIGCONT)
+    put(target, SOUND, b"sound")
+
+
+class Between:
+    """Sits between a target and its server. `forged` is sent to the target in place of its next message."""
+
+    def __init__(self, server: Samba) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listener.getsockname()[1])
+        self.forged = b""
+        self._server = server
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            client, _ = self.listener.accept()
+            server = socket.create_connection(("127.0.0.1", self._server.port))
+            threading.Thread(target=self._back, args=(client, server), daemon=True).start()
+            while data := client.recv(1 << 16):
+                if self.forged:
+                    client.sendall(len(self.forged).to_bytes(4) + self.forged)
+                else:
+                    server.sendall(data)
+
+    def _back(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := server.recv(1 << 16):
+                client.sendall(data)
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_forged_answer_is_not_taken(start: Start, encrypted: bool) -> None:
+    """An answer to CREATE that is neither encrypted nor signed: the library would take it."""
+    server = start(settings="" if encrypted else "server smb encrypt = off")
+    between = Between(server)
+    target = target_of(server, limit=2.0, port=between.port, require_encryption=encrypted)
+    target.check(known=False)
+    number = target._share.line().sequence_window["low"]
+    header = struct.pack("<4sHHIHHIIQIIQ16s", b"\xfeSMB", 64, 1, 0, 5, 1, 1, 0, number, 0, 0, 0, bytes(16))
+    between.forged = header + struct.pack("<H", 89) + bytes(86)
+    with pytest.raises(WillPass, match="without encryption" if encrypted else "not signed"):
+        target.size(SOUND)
+    between.listener.close()
 
 
 @pytest.mark.parametrize("name", ["Zoë Müller", "🎉 +#%&'()[]{};=@~^!$", "日本語", "x" * 220 + ".wav", "a..b", "-"])

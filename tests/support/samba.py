@@ -21,7 +21,7 @@ needs_samba = pytest.mark.skipif(
 
 
 class Samba:
-    """A server with one share, `folder`. `settings` go into the section of the server, `share` into that of the share."""
+    """A server with one share, `folder`. `settings` go into the server's section, `share` into that of the share."""
 
     def __init__(self, folder: Path, settings: str = "", share: str = "read only = no") -> None:
         self.folder, self.settings, self.share = folder, settings, share
@@ -32,14 +32,22 @@ class Samba:
         for name in ("private", "lock", "state", "cache", "pid", "rpc"):
             (self._state / name).mkdir(mode=0o755)
         self._configure()
-        words = ["smbpasswd", "-c", self._state / "smb.conf", "-s", "-a", USER]
+        words: list[str | Path] = ["smbpasswd", "-c", self._state / "smb.conf", "-s", "-a", USER]
         subprocess.run(words, input=f"{PASSWORD}\n{PASSWORD}\n", text=True, check=True, capture_output=True)
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
         self._configure()
-        words = ["smbd", "--foreground", "--no-process-group", "-s", self._state / "smb.conf", "-l", self._state]
+        words: list[str | Path] = [
+            "smbd",
+            "--foreground",
+            "--no-process-group",
+            "-s",
+            self._state / "smb.conf",
+            "-l",
+            self._state,
+        ]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
         for _ in range(200):
@@ -52,9 +60,9 @@ class Samba:
         raise AssertionError(f"smbd does not start: {self.log()}")
 
     def signal(self, number: int) -> None:
-        """Send a signal to it and to all its children."""
-        assert self._process
-        os.killpg(self._process.pid, number)
+        """Send a signal to it and to all its children, if it runs."""
+        if self._process:
+            os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
         """Kill it with -9, with all its children."""
