@@ -154,7 +154,7 @@ def cipher_of(site: Servers, folder: Path) -> str:
     done = stage.run("targets test", "--json")
     (found,) = json.loads(done.stdout)["targets"]
     (site.ssh.files / ".tapdeck-target").unlink(missing_ok=True)
-    return str(found["about"]["cipher"])
+    return str(found["facts"]["cipher"])
 
 
 def table(runs: list[Run]) -> str:
