@@ -34,7 +34,8 @@ from tests.support.sandbox import read as read_unit
 from tests.support.scene import plain_call
 from tests.support.users import environment, needs_root, python_for_all
 
-NAMES = ["tapdeck.service", *(f"tapdeck-{stage}.service" for stage in ("alarms", "capture", "deliver", "metrics", "seal"))]
+STAGES = ("alarms", "capture", "deliver", "metrics", "seal")
+NAMES = ["tapdeck.service", *(f"tapdeck-{stage}.service" for stage in STAGES)]
 MOST_EXPOSED = 25
 """2.5, as `systemd-analyze --threshold` counts."""
 
