@@ -119,11 +119,12 @@ class Wire:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the server has closed the connection, or says something although nothing was asked."""
+        """Whether the server has closed the connection, or says something although nothing was asked. Answers that
+        nobody waits for any more were asked for.
+        """
         try:
             self._line.setblocking(False)
-            self._line.recv(1, socket.MSG_PEEK)
-            return True
+            return not self._line.recv(1, socket.MSG_PEEK) or not (self._waiting or self._unwanted)
         except BlockingIOError:
             return False
         except OSError:
