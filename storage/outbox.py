@@ -1,8 +1,8 @@
 """Mails that are to be written, and mails that are to be sent: a queue that is small, and outlives a restart.
 
 Nothing here sends, writes or knows the time. What happens at about the same time goes into one mail; a reader gets so
-many mails an hour and no more, and what has to wait for that goes into the next one. A server that does not answer holds up
-all mails, and is tried later and later; a mail that it refuses holds up no other, and is given up at some time.
+many mails an hour and no more, and what has to wait for that goes into the next one. A server that does not answer
+holds up all mails, and is tried later and later; one that it refuses holds up no other, and is given up at some time.
 """
 
 import secrets
