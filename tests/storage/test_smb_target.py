@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tapdeck.storage.secret import Secret
+from tapdeck.storage.smb import login
 from tapdeck.storage.smb_target import MARK, SmbPlace, SmbTarget
 from tapdeck.storage.targets import ForGood, NameTaken, Target, WillPass
 from tests.support.parcels import everything, fill, noise, small_disk, visible
@@ -123,6 +124,25 @@ def test_a_server_that_is_gone_and_comes_back(start: Start) -> None:
     server.start()
     put(target, SOUND, b"sound")
     assert target.about()["encryption"] == "AES-128-GCM"
+
+
+def test_many_small_files_are_one_log_in(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a file leaves behind on the wire, answers that nobody waits for, is no reason for another one."""
+    target = target_of(start())
+    seen: list[SmbPlace] = []
+
+    def counted(place: SmbPlace, limit: float) -> login.LoggedIn:
+        seen.append(place)
+        return log_in(place, limit)
+
+    log_in = login.log_in
+    monkeypatch.setattr(login, "log_in", counted)
+    target.check(known=False)
+    for number in range(50):
+        put(target, PurePosixPath(f"a/{number}"), b"small")
+        time.sleep(0.01)  # the answers arrive
+        assert target.size(PurePosixPath(f"a/{number}")) == 5
+    assert len(seen) == 1
 
 
 def test_a_name_that_nobody_knows(start: Start) -> None:
