@@ -46,7 +46,15 @@ class Post:
         self.config.write_text(f"""
 [storage]
 state = "{self.state}"
+recordings = "{folder / "recordings"}"
+spool = "{folder / "spool"}"
+[signing]
+keys = "{folder / "keys"}"
 [users]
+capture = ""
+seal = ""
+deliver = ""
+metrics = ""
 alarms = ""
 group = ""
 [alarms]

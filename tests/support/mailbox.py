@@ -44,10 +44,17 @@ class Mailbox:
         return str(self.folder / "ca.pem")
 
     def __enter__(self) -> Mailbox:
-        if not (self.folder / "ca.pem").exists():
-            make_certificates(self.folder, self.name)
-        self.start()
+        self.begin()
         return self
+
+    def begin(self) -> None:
+        """Begin, with new certificates, in the network namespace of this thread."""
+        make_certificates(self.folder, self.name)
+        self.start()
+
+    def close(self) -> None:
+        """End, for `contextlib.closing`."""
+        self.stop()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
