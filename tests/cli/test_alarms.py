@@ -2,10 +2,13 @@
 
 import json
 import os
+import pwd
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,16 +31,18 @@ from tapdeck.storage.outbox import Letter
 from tests.cli.test_admin_guide import ADMIN, first_cells, section, spans
 from tests.support.mailbox import PASSWORD, USER, Mailbox
 from tests.support.netns import wait_for
-from tests.support.users import environment
+from tests.support.users import environment, needs_root, python_for_all
 
 
 class Post:
     """The alarms stage of a box, a mail server, and what the two have to do with each other."""
 
-    def __init__(self, folder: Path, mailbox: Mailbox) -> None:
+    def __init__(self, folder: Path, mailbox: Mailbox, user: str = "", python: str = sys.executable) -> None:
+        self.python = python
         self.folder, self.mailbox, self.state = folder, mailbox, folder / "state"
         self.config, self.calls = folder / "tapdeck.toml", folder / "calls"
-        self.state.mkdir()
+        if not user:
+            self.state.mkdir()
         secret = folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o600)
@@ -55,8 +60,8 @@ capture = ""
 seal = ""
 deliver = ""
 metrics = ""
-alarms = ""
-group = ""
+alarms = "{user}"
+group = "{"nogroup" if user else ""}"
 [alarms]
 it = ["it@example.com"]
 admin = ["admin@example.com"]
@@ -69,13 +74,13 @@ sender = "tapdeck@example.com"
 gather_s = 0
 hold_s = 1
 mails_an_hour = 1000
-hook = ["{sys.executable}", "-I", "{hook}"]
+hook = ["{python}", "-I", "{hook}"]
 """)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
-            command = [sys.executable, "-m", "tapdeck.cli", "alarms", "run", "--config", str(self.config)]
+            command = [self.python, "-m", "tapdeck.cli", "alarms", "run", "--config", str(self.config)]
             self.process = subprocess.Popen(command, env=environment(), stderr=log, stdout=log)
 
     def running(self) -> bool:
@@ -155,6 +160,44 @@ def test_a_new_password_is_taken_by_reload(post: Post) -> None:
     wait_for("no trouble", lambda: not codes(), 20)
     assert "another one" not in (post.folder / "log").read_text()
     assert post.end() == 0
+
+
+@needs_root
+def test_started_as_root_it_is_nobody_and_knows_the_password_still(tmp_path: Path) -> None:
+    """The password's file is root's: it is read before, and what was read is kept at a reload."""
+    python = python_for_all()
+    with tempfile.TemporaryDirectory(prefix="tapdeck-alarms-") as name, Mailbox(tmp_path / "mail") as mailbox:
+        folder = Path(name)
+        folder.chmod(0o755)
+        found = Post(folder, mailbox, "nobody", python)
+        ca_file = folder / "ca.pem"
+        shutil.copy(mailbox.ca_file, ca_file)
+        found.config.write_text(found.config.read_text().replace(mailbox.ca_file, str(ca_file)))
+        found.calls.touch()
+        found.calls.chmod(0o666)
+        found.start()
+        try:
+            assert found.process is not None
+            wait_for("the stage", lambda: found.running() or found.process.poll() is not None, 30)
+            assert found.process.poll() is None, (folder / "log").read_text()
+            status = Path(f"/proc/{found.process.pid}/status").read_text()
+            [uids] = [line.split()[1:] for line in status.splitlines() if line.startswith("Uid:")]
+            assert set(uids) == {str(pwd.getpwnam("nobody").pw_uid)}
+            found.process.send_signal(signal.SIGHUP)
+            wait_for("the reload", lambda: "alarms reloaded" in log_of(found.state), 20)
+            state.Alarms(found.state, "deliver").raise_("DELIVER_FAILED", "off", about="nas")
+            wait_for("a mail", lambda: mailbox.mails, 20)
+            wait_for("the hook", found.events, 20)
+            assert found.end() == 0
+        finally:
+            if found.process is not None:
+                found.process.kill()
+                found.process.wait()
+
+
+def log_of(folder: Path) -> str:
+    """The event log."""
+    return "".join(path.read_text() for path in (folder / "log").glob("*.jsonl"))
 
 
 def test_killed_at_ten_moments(post: Post) -> None:

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tapdeck.cli import alarms_hooks, alarms_mail, alarms_stage
+from tapdeck.cli import alarms_stage
 from tapdeck.cli.alarms_mail import Password
 from tapdeck.cli.alarms_stage import AlarmsStage, make_folders
 from tapdeck.cli.background import Background
 from tapdeck.cli.settings import AlarmSettings, RecordingSettings, Settings, StorageSettings
-from tapdeck.storage import alarm_acks, alarm_desk, state
+from tapdeck.storage import alarm_acks, alarm_desk, hook, state
 from tapdeck.storage.alarm_book import Change, Entry
 from tapdeck.storage.alarm_desk import MOST_CALLS, Desk, load, peek, save
 from tapdeck.storage.hook import Ran
 from tapdeck.storage.mail import MailError, MailServer
 from tapdeck.storage.outbox import Letter
+from tapdeck.storage.secret import Secret
 
 NOW = float(int(time.time()))
 """The event log has the time of the machine."""
@@ -127,8 +128,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         found.act()
 
     monkeypatch.setattr(Background, "start", start)
-    monkeypatch.setattr(alarms_stage.alarm_desk, "save", found.save)
-    monkeypatch.setattr(alarms_hooks.hook, "run", lambda command, event, limit: found.attempt(command, event))
+    monkeypatch.setattr(alarm_desk, "save", found.save)
+    monkeypatch.setattr(hook, "run", lambda command, event, limit: found.attempt(command, event))
     return found
 
 
@@ -216,14 +217,14 @@ def test_new_settings_end_what_is_not_known_any_more(world: World, monkeypatch: 
             raise MailError("refuses user and password")
         return world.send(server, letter)
 
-    monkeypatch.setattr(alarms_hooks.hook, "run", lambda command, event, limit: Ran("it fails", (), 0.0))
+    monkeypatch.setattr(hook, "run", lambda command, event, limit: Ran("it fails", (), 0.0))
     stage = AlarmsStage(settings(world.folder), Password(), NOW, send)
     state.Alarms(world.folder, "deliver").raise_("DELIVER_FAILED", "off", about="nas")
     for second in range(10):
         stage.tick(NOW + second)
     assert codes(world.folder) == {"MAIL_FAILED", "HOOK_FAILED"}
-    monkeypatch.setattr(alarms_stage, "reread_password", lambda *_: Password(alarms_mail.Secret("right")))
-    monkeypatch.setattr(alarms_hooks.hook, "run", lambda command, event, limit: Ran("", (), 0.0))
+    monkeypatch.setattr(alarms_stage, "reread_password", lambda *_: Password(Secret("right")))
+    monkeypatch.setattr(hook, "run", lambda command, event, limit: Ran("", (), 0.0))
     stage.reload(settings(world.folder), NOW + 11)
     stage.tick(NOW + 12)
     assert codes(world.folder) == set()
@@ -243,7 +244,7 @@ def test_a_hook_that_fails_is_not_told_so_for_ever(world: World, monkeypatch: py
         given.append(event["code"])
         return Ran("it fails", (), 0.0)
 
-    monkeypatch.setattr(alarms_hooks.hook, "run", run)
+    monkeypatch.setattr(hook, "run", run)
     stage = AlarmsStage(settings(world.folder), Password(), NOW, world.send)
     state.Alarms(world.folder, "deliver").raise_("DELIVER_FAILED", "off", about="nas")
     for minute in range(4 * 60):
