@@ -177,13 +177,14 @@ def test_started_as_root_it_is_nobody_and_knows_the_password_still(tmp_path: Pat
         found.calls.chmod(0o666)
         found.start()
         try:
-            assert found.process is not None
-            wait_for("the stage", lambda: found.running() or found.process.poll() is not None, 30)
-            assert found.process.poll() is None, (folder / "log").read_text()
-            status = Path(f"/proc/{found.process.pid}/status").read_text()
+            process = found.process
+            assert process is not None
+            wait_for("the stage", lambda: found.running() or process.poll() is not None, 30)
+            assert process.poll() is None, (folder / "log").read_text()
+            status = Path(f"/proc/{process.pid}/status").read_text()
             [uids] = [line.split()[1:] for line in status.splitlines() if line.startswith("Uid:")]
             assert set(uids) == {str(pwd.getpwnam("nobody").pw_uid)}
-            found.process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGHUP)
             wait_for("the reload", lambda: "alarms reloaded" in log_of(found.state), 20)
             state.Alarms(found.state, "deliver").raise_("DELIVER_FAILED", "off", about="nas")
             wait_for("a mail", lambda: mailbox.mails, 20)
@@ -304,6 +305,25 @@ def test_routes_of_the_settings(tmp_path: Path) -> None:
     )
     assert [one.to for one in letters] == [("installer@example.com",)]
     assert "NO_TRAFFIC" not in letters[0].subject
+
+
+def test_who_is_refused_for_the_moment_gets_it_later(tmp_path: Path) -> None:
+    """Greylisting, and an address that is gone, of three who get the same mail."""
+    now, sent = time.time(), list[Letter]()
+    replies = [{"b@example.com": "451 later", "c@example.com": "550 gone"}, {}]
+
+    def send(server: MailServer, letter: Letter) -> dict[str, str]:
+        sent.append(letter)
+        return replies.pop(0)
+
+    found = settings(tmp_path, it=("a@example.com", "b@example.com", "c@example.com"), routes=("NO_TRAFFIC=it",))
+    stage = AlarmsStage(found, Password(), now, send)
+    state.Alarms(tmp_path, "capture").raise_("NO_TRAFFIC", "why")
+    for moment in (now, now + 1, now + 2, now + 3600, now + 3601, now + 3602):
+        stage.tick(moment)
+        stage._post.wait(10)
+    assert [one.to for one in sent] == [("a@example.com", "b@example.com", "c@example.com"), ("b@example.com",)]
+    assert sent[0].id == sent[1].id
 
 
 def test_the_mail_of_the_day(tmp_path: Path) -> None:
