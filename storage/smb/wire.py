@@ -119,16 +119,25 @@ class Wire:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the server has closed the connection, or says something although nothing was asked. Answers that
-        nobody waits for any more were asked for.
+        """Whether the server has closed the connection, or says something although nothing was asked. Takes in the
+        answers that have come, those too that nobody waits for.
         """
         try:
-            self._line.setblocking(False)
-            return not self._line.recv(1, socket.MSG_PEEK) or not (self._waiting or self._unwanted)
-        except BlockingIOError:
-            return False
-        except OSError:
+            while (said := self._peek()) and self._waiting:
+                self._receive()
+        except Broken:
             return True
+        return said is not None
+
+    def _peek(self) -> bytes | None:
+        """Return a byte that has come, nothing if the connection is at its end, None if nothing has come."""
+        try:
+            self._line.setblocking(False)
+            return self._line.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
         finally:
             self._line.settimeout(self._limit)
 
