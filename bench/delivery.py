@@ -154,7 +154,7 @@ def cipher_of(site: Servers, folder: Path) -> str:
     done = stage.run("targets test", "--json")
     (found,) = json.loads(done.stdout)["targets"]
     (site.ssh.files / ".tapdeck-target").unlink(missing_ok=True)
-    return str(found["about"]["cipher"])
+    return str(found["facts"]["cipher"])
 
 
 def table(runs: list[Run]) -> str:
@@ -170,8 +170,8 @@ def table(runs: list[Run]) -> str:
 def main() -> int:
     """Measure, and print what was measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--small", type=int, default=2000, help="small recordings")
-    parser.add_argument("--large", type=int, default=4, help="large recordings")
+    parser.add_argument("--small", type=int, default=2000, help="small recordings; 0: none")
+    parser.add_argument("--large", type=int, default=4, help="large recordings; 0: none")
     parser.add_argument("--megabytes", type=int, default=250, help="size of a large one")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -179,10 +179,11 @@ def main() -> int:
         folder = Path(name)
         cipher = cipher_of(site, folder / "probe")
         large = arguments.megabytes * 1_000_000
-        loads = [
-            make(folder / "large", "large", arguments.large, large, (".wav", "_info.txt")),
-            make(folder / "small", "small", arguments.small, SMALL_BYTES, SMALL_ENDINGS),
-        ]
+        kinds = (
+            ("large", arguments.large, large, (".wav", "_info.txt")),
+            ("small", arguments.small, SMALL_BYTES, SMALL_ENDINGS),
+        )
+        loads = [make(folder / kind[0], *kind) for kind in kinds if kind[1]]
         runs = [run for load in loads for target in CLIENTS for run in measure(load, site, target, folder, cipher)]
     if arguments.json:
         print(json.dumps({"cipher": cipher, "runs": [asdict(run) for run in runs]}))

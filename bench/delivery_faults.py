@@ -18,7 +18,6 @@ import random
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,7 +49,7 @@ class Campaign:
 class Verdict:
     """What was killed, and what was found. `in_flight` counts kills while temporary files lay on a target."""
 
-    killed: Counter[str] = field(default_factory=Counter)
+    killed: dict[str, int] = field(default_factory=dict)
     in_flight: int = 0
     recordings: int = 0
     large: int = 0
@@ -139,7 +138,8 @@ def _kill(campaign: Campaign, stage: Stage, site: Servers, verdict: Verdict) -> 
         verdict.in_flight += any(list((folder / DAY).glob(".*.part")) for folder in site.folders.values())
         for name in chosen:
             victims[name][0]()
-        verdict.killed[" + ".join(chosen)] += 1
+        what = " + ".join(chosen)
+        verdict.killed[what] = verdict.killed.get(what, 0) + 1
         time.sleep(chance.choice((0.0, 0.0, chance.uniform(0, 2))))
         for name in reversed(chosen):
             victims[name][1]()
@@ -165,7 +165,7 @@ def _compare(stage: Stage, site: Servers, verdict: Verdict) -> None:
 def table(verdict: Verdict) -> str:
     """The verdict for a reader."""
     lines = [
-        f"{verdict.kills} kills ({', '.join(f'{name} {count}' for name, count in verdict.killed.most_common())}),"
+        f"{verdict.kills} kills ({', '.join(f'{name} {count}' for name, count in sorted(verdict.killed.items()))}),"
         f" {verdict.in_flight} of them with files half written on a target, in {verdict.seconds:.0f} s",
         f"{verdict.recordings} recordings ({verdict.large} of them large), {verdict.bytes / 1e6:,.0f} MB, to three"
         f" targets; found wrong: {len(verdict.findings)}",

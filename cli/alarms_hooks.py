@@ -71,14 +71,16 @@ class AlarmHook:
     _due: float = 0.0
 
     def step(self, desk: Desk, program: Program, now: float) -> None:
-        """See what has become of the program that runs; start the next one."""
-        for key, error in self._work.take():
-            self._ended(desk, program, key, error, now)
+        """Start the program for the next call, once it is collected what has become of the one before."""
         if not program.command:
             desk.calls.clear()
         elif desk.calls and not self._work.busy and not now < self._due <= now + LONGEST_PAUSE_S:
             event = desk.calls[0]["event"]
             self._work.start(partial(_attempt, program, event))
+
+    def try_again(self) -> None:
+        """Something has changed: it is not known any more to fail."""
+        self.trouble, self._due = "", 0.0
 
     def wait(self, patience_s: float) -> None:
         """Give a program that runs time to end: it would be run again otherwise."""

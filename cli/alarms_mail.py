@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .privileges import user_entry
 from .secret_places import VARIABLES, NoSecret, SecretPlace
 from .settings import AlarmSettings, Settings
 
-Sender = Callable[[MailServer, Letter], list[str]]
+Sender = Callable[[MailServer, Letter], dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,16 @@ def read_password(settings: Settings) -> Password:
     except NoSecret as error:
         return Password(trouble=f"the password of the mail server cannot be had: {error}")
     return Password(secret, "" if secret else f"alarms.user has no password: {place.advice}")
+
+
+def reread_password(settings: Settings, known: Password, same_place: bool) -> Password:
+    """Return the password as it is now, for a process that is no longer root. What it may not read is what it was."""
+    found = read_password(settings)
+    if not found.trouble:
+        return found
+    if same_place and known.secret is not None:
+        return known
+    return Password(trouble=f"{found.trouble}; if only root may read it, restart the alarms stage")
 
 
 def password_place(alarms: AlarmSettings) -> SecretPlace:
@@ -75,11 +85,10 @@ class Post:
     alarms: state.Alarms
     send: Sender = mail.send
     sent: int = 0
-    _work: Background[tuple[Letter, list[str] | MailError]] = field(default_factory=lambda: Background("mail"))
+    _work: Background[tuple[Letter, dict[str, str] | MailError]] = field(default_factory=lambda: Background("mail"))
 
     def step(self, outbox: Outbox, target: MailServer, trouble: str, now: float) -> None:
-        """See what has become of the mail that is under way; set out with the next one."""
-        self.collect(outbox, now)
+        """Set out with the next mail, once it is collected, and written down, what has become of the one before."""
         if trouble:
             self.alarms.raise_("MAIL_FAILED", trouble)
             return
@@ -91,7 +100,7 @@ class Post:
         """Take the result of the mail that is under way, if there is one by now."""
         for letter, result in self._work.take():
             if not isinstance(result, MailError):
-                self._arrived(outbox, letter, result)
+                self._arrived(outbox, letter, result, now)
             elif result.all_mail:
                 outbox.unreachable(now)
                 self._failed(outbox, str(result))
@@ -105,11 +114,17 @@ class Post:
         """Give a mail that is under way time to arrive: it would be sent again otherwise."""
         self._work.wait(patience_s)
 
-    def _arrived(self, outbox: Outbox, letter: Letter, refused: list[str]) -> None:
-        outbox.sent(letter)
+    def _arrived(self, outbox: Outbox, letter: Letter, refused: dict[str, str], now: float) -> None:
+        """Those whom the server refuses for the moment only (4yz, RFC 5321 section 4.2.1) get it later."""
+        later = tuple(address for address, reply in refused.items() if reply.startswith("4"))
+        if later:
+            outbox.refused(replace(letter, to=later), now)
+        else:
+            outbox.sent(letter)
         self.sent += 1
         if refused:
-            self._failed(outbox, f"the mail server refuses some of the addresses: {'; '.join(refused)}")
+            who = "; ".join(f"{address}: {reply}" for address, reply in refused.items())
+            self._failed(outbox, f"the mail server refuses some of the addresses: {who}")
         else:
             self.alarms.clear("MAIL_FAILED")
 
@@ -118,7 +133,7 @@ class Post:
         self.alarms.raise_("MAIL_FAILED", f"{for_line(reason)}{waiting}")
 
 
-def _sent(send: Sender, target: MailServer, letter: Letter) -> tuple[Letter, list[str] | MailError]:
+def _sent(send: Sender, target: MailServer, letter: Letter) -> tuple[Letter, dict[str, str] | MailError]:
     try:
         return letter, send(target, letter)
     except MailError as error:

@@ -21,7 +21,7 @@ from ..storage.event_cursor import at_end, follow
 from . import alarms_hooks, box
 from .alarms_heartbeat import Heartbeat
 from .alarms_hooks import ALARM_HOOK, RECORDING_HOOK, AlarmHook, Program, RecordingHook
-from .alarms_mail import Password, Post, Sender, everybody, people, server
+from .alarms_mail import Password, Post, Sender, everybody, people, reread_password, server
 from .logs import log
 from .settings import Settings, time_of_day
 
@@ -46,13 +46,14 @@ class AlarmsStage:
         make_folders(self._folder)
         self._desk = alarm_desk.load(self._folder, self._complain)
         self._desk.book.hold_s = settings.alarms.hold_s
-        if self._desk.cursor is None:
-            self._desk.cursor = at_end(self._folder)
         self._post, self._hook = Post(self._folder, self._alarms, send), AlarmHook(self._folder)
         self._heartbeat = Heartbeat(self._alarms)
         self._recordings: RecordingHook | None = None
         self._saved: dict[str, Any] = {}
         self._saved_at = 0.0
+        if self._desk.cursor is None:
+            self._desk.cursor = at_end(self._folder)
+            self._save(now)
 
     def begin(self) -> None:
         """Start what has a thread of its own."""
@@ -60,16 +61,22 @@ class AlarmsStage:
         self._employ()
 
     def reload(self, settings: Settings, now: float) -> None:
-        """Take new settings; the password stays."""
+        """Take new settings, and the password anew. What has failed may be mended: it is tried at once."""
         if self._recordings is not None:
             self._recordings.stop()
+        same = _password_of(settings) == _password_of(self._settings)
+        self._password = reread_password(settings, self._password, same)
         self._settings, self._desk.book.hold_s = settings, settings.alarms.hold_s
+        self._alarms.clear("MAIL_FAILED")
+        self._desk.outbox.try_again()
+        self._hook.try_again()
         self._employ()
         state.append(self._folder, "alarms reloaded")
         self.tick(now)
 
     def tick(self, now: float) -> None:
         """One round."""
+        self._collect(now)
         reports = replace(box.read(self._folder), now=now)
         self._look_for_dead_stages(reports, now)
         changes = [*self._events(), *self._reports(reports, now)]
@@ -93,10 +100,16 @@ class AlarmsStage:
         for work in (self._post, self._hook):
             work.wait(max(deadline - time.monotonic(), 0.0))
         now = time.time()
-        self._post.collect(self._desk.outbox, now)
-        self._hook.collect(self._desk, self._program(ALARM_HOOK), now)
+        self._collect(now)
         self._save(now)
         state.append(self._folder, "alarms stopped")
+
+    def _collect(self, now: float) -> None:
+        """Take what has come of the mail and the program that were under way. This is written down before the next one
+        sets out: so a kill repeats at most one of each.
+        """
+        self._post.collect(self._desk.outbox, now)
+        self._hook.collect(self._desk, self._program(ALARM_HOOK), now)
 
     # -- what goes in --------------------------------------------------------------------------------------------------
 
@@ -153,11 +166,14 @@ class AlarmsStage:
     # -- what goes out -------------------------------------------------------------------------------------------------
 
     def _take(self, changes: Sequence[Change]) -> None:
-        """Put changes into the queues of those who are to be told."""
+        """Put changes into the queues of those who are to be told. The alarm hook is not told that it fails itself: it
+        would fail for that too, for ever.
+        """
         alarms = self._settings.alarms
         for change in changes:
             log().info("alarm", change=change.kind, code=change.entry.code, about=change.entry.about)
-            self._desk.take(change, mail=bool(alarms.server), hook=bool(alarms.hook))
+            itself = change.entry.code == "HOOK_FAILED" and change.entry.about == ALARM_HOOK
+            self._desk.take(change, mail=bool(alarms.server), hook=bool(alarms.hook) and not itself)
 
     def _write_mails(self, reports: box.Reports, now: float) -> None:
         alarms, outbox = self._settings.alarms, self._desk.outbox
@@ -285,6 +301,11 @@ def make_folders(folder: Path) -> None:
         if not path.is_dir():
             make_folder(path)
             path.chmod(mode)
+
+
+def _password_of(settings: Settings) -> tuple[str, str, str]:
+    alarms = settings.alarms
+    return alarms.server, alarms.user, alarms.password_file
 
 
 def _ns(when: str) -> float:

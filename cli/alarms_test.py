@@ -43,7 +43,8 @@ def _mail(settings: Settings, password: Password, now: float) -> tuple[str, str]
         refused = mail.send(target, trial_letter(to, settings.recording.instance or os.uname().nodename, now))
     except MailError as error:
         return name, str(error)
-    return name, f"some of the addresses are refused: {'; '.join(refused)}" if refused else ""
+    who = "; ".join(f"{address}: {reply}" for address, reply in refused.items())
+    return name, f"some of the addresses are refused: {who}" if who else ""
 
 
 def _hook(setting: str, command: tuple[str, ...], event: dict[str, object], alarms: AlarmSettings) -> tuple[str, str]:

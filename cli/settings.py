@@ -193,7 +193,9 @@ class AlarmSettings:
     hold_s: float = _setting(
         600.0, "seconds after which an alarm that has not come again is over", 0, 86400, option="alarm-hold-s"
     )
-    mails_an_hour: int = _setting(12, "mails of alarms an hour; further alarms wait for the next one", 1, 1000)
+    mails_an_hour: int = _setting(
+        12, "mails of alarms an hour that somebody gets; further alarms wait for the next one", 1, 1000
+    )
     alive_at: str = _setting("", "local time of a daily mail that all is well, as in 06:00; empty: none")
     hook: tuple[str, ...] = _setting(
         (), "program, with arguments, that is given each change of an alarm; empty: none", option="alarm-hook"

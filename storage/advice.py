@@ -116,6 +116,13 @@ ADVICE: dict[str, Advice] = {
         "Both: the recordings lie beside, in folders ending in `_other-...`.",
         "Find out who else writes there. Two recorders need different folders.",
     ),
+    "RECORDING_LOST": Advice(
+        (ADMIN, IT),
+        "Files of a recording have vanished from the recorder before every target had it.",
+        "Everything else, and what a target has of it.",
+        "Put the files back, from a backup or another target: they are delivered then. If they are lost for good, "
+        "take note of it with `tapdeck queue drop RECORDING`.",
+    ),
     "STAGE_DOWN": Advice(
         (ADMIN, INSTALLER),
         "A part of the recorder does not run. Without `capture` no call is recorded.",

@@ -46,11 +46,14 @@ class MailError(Exception):
         self.all_mail = all_mail
 
 
-def send(server: MailServer, letter: Letter) -> list[str]:
-    """Send a mail, and return which of several recipients the server has refused. Raises MailError."""
+def send(server: MailServer, letter: Letter) -> dict[str, str]:
+    """Send a mail; return the recipients that the server has refused, others not, and its answer. Raises MailError."""
     if not letter.to:
         raise MailError("there is nobody to send it to", all_mail=False)
-    content = message(server, letter).as_bytes()
+    try:
+        content = message(server, letter).as_bytes()
+    except ValueError as error:
+        raise MailError(f"this mail cannot be written: {for_line(str(error), 300)}", all_mail=False) from None
     try:
         smtp = _connection(server)
         try:
@@ -63,7 +66,7 @@ def send(server: MailServer, letter: Letter) -> list[str]:
         raise MailError(_of_mail(server, error), all_mail=False) from None
     except (OSError, smtplib.SMTPException, ValueError) as error:
         raise MailError(_of_server(server, error)) from None
-    return [f"{address}: {_reply(server, *reply)}" for address, reply in refused.items()]
+    return {address: _reply(server, *reply) for address, reply in refused.items()}
 
 
 def message(server: MailServer, letter: Letter) -> EmailMessage:
@@ -145,7 +148,7 @@ def _of_server(server: MailServer, error: Exception) -> str:
         return f"{at} answers {_reply(server, error.smtp_code, error.smtp_error)}"
     if isinstance(error, socket.gaierror):
         return f"{at}: there is no such name: see alarms.server, and whether this machine can resolve names"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):  # smtplib hides it in its own
         return f"{at} does not answer: is it on, and does a firewall let this machine through?"
     if isinstance(error, ConnectionRefusedError):
         return f"{at} takes no connection: is it on, and is alarms.port right?"

@@ -1,8 +1,8 @@
 """Mails that are to be written, and mails that are to be sent: a queue that is small, and outlives a restart.
 
-Nothing here sends, writes or knows the time. What happens at about the same time goes into one mail; there are so many
-mails an hour and no more, and what has to wait for that goes into the next one. A server that does not answer holds up
-all mails, and is tried later and later; a mail that it refuses holds up no other, and is given up at some time.
+Nothing here sends, writes or knows the time. What happens at about the same time goes into one mail; a reader gets so
+many mails an hour and no more, and what has to wait for that goes into the next one. A server that does not answer
+holds up all mails, and is tried later and later; one that it refuses holds up no other, and is given up at some time.
 """
 
 import secrets
@@ -72,7 +72,8 @@ class Outbox:
         if letter.kind != "alarm":
             self.letters = [one for one in self.letters if one.kind != letter.kind]
         else:
-            self.made.append(letter.made)
+            if letter.made not in self.made:  # mails of the same moment go to different readers
+                self.made.append(letter.made)
             self.waited = self.lost = 0
         self.letters.append(letter)
 
@@ -87,19 +88,24 @@ class Outbox:
         self.letters = [one for one in self.letters if one.id != letter.id]
         self.failures, self.due = 0, 0.0
 
+    def try_again(self) -> None:
+        """Something has changed: nothing has to wait for its next try any more."""
+        self.failures, self.due = 0, 0.0
+        self.letters = [replace(one, due=0.0) for one in self.letters]
+
     def unreachable(self, now: float) -> None:
         """The server takes no mail at all."""
         self.failures += 1
         self.due = now + pause(self.failures)
 
     def refused(self, letter: Letter, now: float) -> bool:
-        """The server does not take this mail. Returns whether it is given up."""
+        """The server does not take this mail, for those it is still to go to. Returns whether it is given up."""
         self.failures, self.due = 0, 0.0
         known = next((one for one in self.letters if one.id == letter.id), letter)
         self.letters = [one for one in self.letters if one.id != letter.id]
         if known.refusals + 1 >= MOST_REFUSALS:
             return True
-        again = replace(known, refusals=known.refusals + 1, due=now + pause(known.refusals + 4))
+        again = replace(known, to=letter.to, refusals=known.refusals + 1, due=now + pause(known.refusals + 4))
         self.letters.append(again)
         return False
 

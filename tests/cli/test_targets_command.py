@@ -32,6 +32,8 @@ def box(tmp_path: Path) -> Path:
 recordings = "{tmp_path}/recordings"
 state = "{tmp_path}/state"
 spool = "{tmp_path}/spool"
+[signing]
+keys = "{tmp_path}/keys"
 [users]
 group = ""
 capture = ""
@@ -111,7 +113,7 @@ def add(box: Path, **table: Any) -> None:
     path.write_text(f"{path.read_text().partition('[[targets]]')[0]}[[targets]]\n{lines}", encoding="utf-8")
 
 
-def tested(box: Path, name: str) -> tuple[int, dict[str, Any]]:
+def trial_of(box: Path, name: str) -> tuple[int, dict[str, Any]]:
     """Return the exit code of a test, and what it says of the target. What is printed is the same, and no secret."""
     done = run(box, "targets", "test", name, "--size", "2", "--json")
     for secret in SECRETS:
@@ -145,7 +147,7 @@ def secret_file(box: Path, secret: str) -> str:
 @needs_samba
 def test_a_share_tells_how_it_is_protected(box: Path, share: Samba) -> None:
     add(box, **smb(share, password_file=secret_file(box, samba.PASSWORD)))
-    code, nas = tested(box, "nas")
+    code, nas = trial_of(box, "nas")
     assert (code, nas["passed"]) == (0, True), nas
     assert nas["facts"]["dialect"] == "SMB 3.1.1"
     assert nas["facts"]["encryption"].startswith("AES-")
@@ -162,11 +164,11 @@ def test_a_share_tells_how_it_is_protected(box: Path, share: Samba) -> None:
 def test_a_share_with_a_wrong_password_by_variable(box: Path, share: Samba, monkeypatch: pytest.MonkeyPatch) -> None:
     add(box, **smb(share))
     monkeypatch.setenv("TAPDECK_SECRET_NAS_PASSWORD", "wrong-horse-8")
-    code, nas = tested(box, "nas")
+    code, nas = trial_of(box, "nas")
     assert code == 1
     assert "password" in nas["error"]
     monkeypatch.setenv("TAPDECK_SECRET_NAS_PASSWORD", samba.PASSWORD)
-    assert tested(box, "nas")[0] == 0
+    assert trial_of(box, "nas")[0] == 0
 
 
 def sftp(server: OpenSsh, **more: Any) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def server(tmp_path: Path) -> Iterator[OpenSsh]:
 
 def test_a_server_with_sftp_tells_its_key_and_cipher(box: Path, server: OpenSsh) -> None:
     add(box, **sftp(server, host_key=server.fingerprint))
-    code, office = tested(box, "office")
+    code, office = trial_of(box, "office")
     assert (code, office["passed"]) == (0, True), office
     assert server.fingerprint in office["facts"]["host key"]
     assert office["facts"]["cipher"].startswith(("aes", "chacha20"))
@@ -195,7 +197,7 @@ def test_a_server_with_sftp_tells_its_key_and_cipher(box: Path, server: OpenSsh)
 def test_nothing_is_sent_to_a_server_with_another_host_key(box: Path, server: OpenSsh, pinned: str) -> None:
     """Its key is shown, to be compared with what the server's owner says."""
     add(box, **sftp(server, host_key=pinned))
-    code, office = tested(box, "office")
+    code, office = trial_of(box, "office")
     assert (code, office["passed"]) == (1, False)
     assert server.fingerprint in office["error"]
     assert "Accepted" not in server.log.read_text()
@@ -209,7 +211,7 @@ def test_a_disabled_target_is_not_connected_to(box: Path, kind: str) -> None:
         place = {"port": listener.getsockname()[1], "user": "tapdeck", "folder": "x", "enabled": False}
         server = {"host": "127.0.0.1"} if kind == "sftp" else {"server": "127.0.0.1", "share": "x"}
         add(box, name="nas", kind=kind, **place, **server)
-        assert tested(box, "nas") == (0, {"name": "nas", "kind": kind, "place": ANY, "skipped": True})
+        assert trial_of(box, "nas") == (0, {"name": "nas", "kind": kind, "place": ANY, "skipped": True})
         for words in (("deliver", "--once"), ("targets", "check", "--sample", "1"), ("targets", "list")):
             run(box, *words)
         with pytest.raises(BlockingIOError):
@@ -270,8 +272,8 @@ def sealed_away(box: Path) -> Path:
     recordings = box / "recordings"
     for path in recordings.rglob("*_*"):
         path.unlink()
-    (box / "keys").mkdir()
-    recorder = sealed.Box(recordings, sealed.key(box / "keys", "one"))
+    (box / "openssl").mkdir()
+    recorder = sealed.Box(recordings, sealed.key(box / "openssl", "one"))
     stem = recorder.seal("abcdefghij")
     for path in stem.parent.iterdir():
         os.utime(path, (1_795_000_000, 1_795_000_000))
@@ -312,7 +314,7 @@ def test_no_file_of_what_is_gone_here_may_be_missing(box: Path, sealed_away: Pat
 def test_a_seal_by_a_key_of_somebody_else_vouches_for_nothing(box: Path, sealed_away: Path) -> None:
     content = {one: sealed.part(sealed_away, one).read_bytes() for one in sealed.ENDINGS if "_hash" not in one}
     content[".wav"] = content[".wav"][:-1] + b"!"
-    sealed.write(sealed_away.parent, sealed_away.name, content, sealed.key(box / "keys", "other"))
+    sealed.write(sealed_away.parent, sealed_away.name, content, sealed.key(box / "openssl", "other"))
     code, one = checked(box)
     assert (code, one["verdict"]) == (1, "altered")
 
