@@ -1,1 +1,1 @@
-"""What the SMB target is made of: requests, the wire they travel on, log-in, files on a share."""
+"""What the SMB target is made of: log-in and connection, files on a share, uploads. The protocol is the library's."""
