@@ -25,10 +25,7 @@ _CODES = {
 }
 _COLOURS = {"altered": "red", "missing": "red", "cannot be checked": "yellow", "intact": "green"}
 
-
-@click.command()
-@click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path(path_type=Path))
-@click.option(
+CERTIFICATES = click.option(
     "--certificate",
     "certificates",
     multiple=True,
@@ -36,6 +33,12 @@ _COLOURS = {"altered": "red", "missing": "red", "cannot be checked": "yellow", "
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Trust this certificate, and what it certifies, only; may be repeated. [default: those beside the recordings]",
 )
+"""Whose signatures count."""
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path(path_type=Path))
+@CERTIFICATES
 @click.option("--against-log", is_flag=True, help="Compare with the recorder's log as well: give the whole archive.")
 @click.option(
     "--ledger",
