@@ -125,8 +125,10 @@ def _as_text(report: Report) -> Iterator[str]:
         yield f"{number:>9,}  of {for_terminal(day)} are named and lie in the folder of that day, which was not given"
     yield ""
     follow = certified(report.certificates.values())
+    counted: set[str] = set()
     for one in report.certificates.values():
-        signed = f"{report.keys.get(one.key, 0):,} signed"
+        signed = "the same key" if one.key in counted else f"{report.keys.get(one.key, 0):,} signed"
+        counted.add(one.key)
         by = "certified by another key here" if one.key in follow else "no other key here certifies it"
         yield f"certificate {one.fingerprint}  {for_terminal(one.subject)}: {signed}; {by}"
     if report.certificates:
