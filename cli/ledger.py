@@ -1,4 +1,4 @@
-"""`tapdeck log`: the recording log of this machine, shown and verified. It is only read."""
+"""`tapdeck log`: the recording log of this machine, shown and verified; and deletions, written into it."""
 
 import base64
 import json
@@ -10,13 +10,21 @@ import click
 
 from ..storage import info, ledger_check
 from ..storage.chain_check import Findings
-from ..storage.ledger_check import LogUnreadable, Row
+from ..storage.keys import KeyLocked
+from ..storage.ledger import NAME, Ledger
+from ..storage.ledger_check import LogUnreadable
+from ..storage.ledger_entry import Entry
 from ..storage.parcel import ENDINGS, INFO
 from ..storage.safe_text import for_json, for_terminal
 from ..storage.trust import BadCertificate
 from ..storage.verify import verify_log
-from .config import load
+from .config import load, with_options
 from .exit_codes import ExitCode, Proof
+from .privileges import drop_to
+from .settings import Settings
+from .signing import signing_with
+from .users import with_present_users
+from .verify import CERTIFICATES
 
 _LEDGER = click.option(
     "--ledger",
@@ -32,6 +40,12 @@ class NotInLog(click.ClickException):
     """There is no such entry."""
 
     exit_code = ExitCode.NO_CALL
+
+
+class StillThere(click.ClickException):
+    """What is said to be deleted is not."""
+
+    exit_code = ExitCode.CANNOT_WRITE
 
 
 class CannotRead(click.ClickException):
@@ -77,14 +91,7 @@ def show(recording: str | None, ledger: Path | None, config: Path | None, as_jso
 
 @log.command("verify")
 @click.argument("archive", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--certificate",
-    "certificates",
-    multiple=True,
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Trust this certificate, and what it certifies, only; may be repeated. [default: those in ARCHIVE]",
-)
+@CERTIFICATES
 @_LEDGER
 @_CONFIG
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a finding.")
@@ -111,9 +118,57 @@ def verify_(
     return _CODES.get(verdict, Proof.CANNOT_CHECK)
 
 
+@log.command()
+@click.argument("recording")
+@click.option("--reason", required=True, help="Why it was deleted, as an auditor will read it; no number and no name.")
+@click.option("--by", required=True, help="Who has decided that: an office or a role.")
+@with_options("storage", "signing", "users")
+def tombstone(recording: str, reason: str, by: str, config: Path | None, **options: Any) -> int:
+    """Write down, signed, that RECORDING (its id) was lawfully deleted.
+
+    Delete its files first, here and wherever they were delivered to: this only writes. From then on the recording is
+    not called missing any more, here with `tapdeck verify --against-log`, elsewhere when the checkpoint of the day has
+    come. Stop the service meanwhile (`systemctl stop tapdeck`, or the seal stage alone: calls wait): one process at a
+    time writes the log. Nothing takes a tombstone back.
+    """
+    settings = with_present_users(load(config, options))
+    users = settings.users
+    drop_to(users.seal, [users.group] if users.group else [], "users.seal")
+    if not _own_path(settings).is_file():
+        raise NotInLog(f"there is no log at {for_terminal(str(_own_path(settings)))}")
+    signing = signing_with(settings, _own_path(settings))
+    try:
+        if any(one.id == recording for one in signing.ledger.of_kind("tombstone")):
+            click.echo(f"{for_terminal(recording)}: its deletion was written down before")
+            return ExitCode.OK
+        digest = _deleted(recording, signing.ledger, Path(settings.storage.recordings))
+        signing.ledger.tombstone(recording, digest, reason, by, signing.ready().sign)
+    except KeyLocked as error:
+        raise CannotRead(str(error)) from None
+    finally:
+        signing.ledger.close()
+    click.echo(f"{recording}: its deletion is written down")
+    return ExitCode.OK
+
+
+def _deleted(identity: str, ledger: Ledger, root: Path) -> str:
+    """Return the hash of a recording that was sealed, and is not here any more."""
+    entry = ledger.recording(identity)
+    if entry is None:
+        raise NotInLog(f"the log names no recording {for_terminal(identity)}: give its id, as the info file has it")
+    here = next(root.rglob(f"*_{identity}{ENDINGS[-1]}"), None)
+    if here is not None:
+        raise StillThere(f"{for_terminal(str(here))} is still there: delete the recording first, all of its files")
+    return entry.hash
+
+
+def _own_path(settings: Settings) -> Path:
+    return Path(settings.storage.state) / NAME
+
+
 def _own(config: Path | None) -> Path:
     """Return the log of this machine."""
-    path = Path(load(config).storage.state) / "ledger.sqlite"
+    path = _own_path(load(config))
     if not path.is_file():
         raise click.UsageError(f"there is no log at {for_terminal(str(path))}: name it with --ledger FILE")
     return path
@@ -132,12 +187,12 @@ def _identity(recording: str) -> str:
     return said.get("RecordingId") or stem.rpartition("_")[2]
 
 
-def _line(row: Row) -> str:
+def _line(row: Entry) -> str:
     facts = "  ".join(f"{name}={value}" for name, value in row.facts.items())
     return for_terminal(f"{row.seq:<8}  {row.time}  {row.kind:<13} {row.id:<10}  {row.hash[:16]:<16}  {facts}", 1000)
 
 
-def _lines(row: Row) -> Iterator[str]:
+def _lines(row: Entry) -> Iterator[str]:
     facts = _facts(row)
     link = facts.pop("link")
     for name, value in [*facts.items(), *row.facts.items(), ("link", link)]:
@@ -145,7 +200,7 @@ def _lines(row: Row) -> Iterator[str]:
     yield ""
 
 
-def _facts(row: Row) -> dict[str, Any]:
+def _facts(row: Entry) -> dict[str, Any]:
     return {
         "entry": row.seq,
         "time": row.time,
@@ -157,7 +212,7 @@ def _facts(row: Row) -> dict[str, Any]:
     }
 
 
-def _json(row: Row) -> str:
+def _json(row: Entry) -> str:
     return json.dumps(for_json(_facts(row) | {"facts": row.facts}), ensure_ascii=False)
 
 

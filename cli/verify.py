@@ -25,10 +25,7 @@ _CODES = {
 }
 _COLOURS = {"altered": "red", "missing": "red", "cannot be checked": "yellow", "intact": "green"}
 
-
-@click.command()
-@click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path(path_type=Path))
-@click.option(
+CERTIFICATES = click.option(
     "--certificate",
     "certificates",
     multiple=True,
@@ -36,6 +33,12 @@ _COLOURS = {"altered": "red", "missing": "red", "cannot be checked": "yellow", "
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Trust this certificate, and what it certifies, only; may be repeated. [default: those beside the recordings]",
 )
+"""Whose signatures count."""
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path(path_type=Path))
+@CERTIFICATES
 @click.option("--against-log", is_flag=True, help="Compare with the recorder's log as well: give the whole archive.")
 @click.option(
     "--ledger",
@@ -122,8 +125,10 @@ def _as_text(report: Report) -> Iterator[str]:
         yield f"{number:>9,}  of {for_terminal(day)} are named and lie in the folder of that day, which was not given"
     yield ""
     follow = certified(report.certificates.values())
+    counted: set[str] = set()
     for one in report.certificates.values():
-        signed = f"{report.keys.get(one.key, 0):,} signed"
+        signed = "the same key" if one.key in counted else f"{report.keys.get(one.key, 0):,} signed"
+        counted.add(one.key)
         by = "certified by another key here" if one.key in follow else "no other key here certifies it"
         yield f"certificate {one.fingerprint}  {for_terminal(one.subject)}: {signed}; {by}"
     if report.certificates:

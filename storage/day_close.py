@@ -15,7 +15,8 @@ from . import handover
 from .atomic import make_folder, write_files
 from .checkpoint import SIGNATURE, STAMP, TEXT, Day, Line, render, stem
 from .day_watch import DayWatch
-from .ledger import Entry, New
+from .ledger import New
+from .ledger_entry import Entry
 from .localtime import Zone
 from .parcel import parcel_of_day
 from .signature import SigningKey, sha256

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .ledger_check import link, tombstone_text
+from .ledger_entry import Entry, tombstone_text
 
 KINDS = (
     "recording",
@@ -56,26 +56,6 @@ class LedgerError(OSError):
 
 class LedgerInUse(LedgerError):
     """Another process writes to the log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of the log. `body` is JSON."""
-
-    seq: int
-    time: str
-    kind: str
-    id: str
-    hash: str
-    signature: bytes
-    body: str
-    link: str
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the body says."""
-        found = json.loads(self.body)
-        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +159,6 @@ class Ledger:
             row = self._base.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else ""
 
-    def problems(self, after: int = 0) -> Iterator[str]:
-        """Yield what is wrong with the links of the entries after this number."""
-        before = next(self._select("seq = ?", after), None)
-        expected, previous = after + 1, before.link if before else ""
-        for entry in self.entries(after):
-            if entry.seq != expected:
-                yield f"entry {expected} is not there"
-            elif entry.link != _link(previous, entry):
-                yield f"entry {entry.seq} was changed"
-            expected, previous = entry.seq + 1, entry.link
-
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def append(self, *new: New, mark: tuple[str, str] | None = None) -> None:
@@ -245,7 +214,7 @@ class Ledger:
         entry = Entry(seq, new.time or self._now(), new.kind, new.id, new.hash, new.signature, body, "")
         values = (entry.seq, entry.time, entry.kind, entry.id, entry.hash, entry.signature, entry.body)
         self._base.execute(
-            f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, _link(previous, entry))
+            f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, entry.linked_to(previous))
         )
 
     def _select(self, where: str, *values: object) -> Iterator[Entry]:
@@ -274,10 +243,6 @@ class Ledger:
     def _broken(self, error: sqlite3.Error) -> LedgerError:
         cure = "make room on its disk, or, if it is damaged, move it aside and keep it: a new one is begun then"
         return LedgerError(0, f"the recording log cannot be used ({error}): {cure}", str(self.path))
-
-
-def _link(previous: str, entry: Entry) -> str:
-    return link(previous, (entry.seq, entry.time, entry.kind, entry.id, entry.hash), entry.signature, entry.body)
 
 
 def _now() -> str:

@@ -2,9 +2,6 @@
 it is believed to be of the right type: whoever edits it may put anything there.
 """
 
-import base64
-import hashlib
-import json
 import sqlite3
 import sys
 from collections import Counter
@@ -12,63 +9,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from .chain_check import Findings
 from .checkpoints import Checkpoint
+from .ledger_entry import Entry
 from .parcel import INFO
 from .verify_files import open_seal
 
 _READ = "SELECT seq, time, kind, id, hash, signature, body, link FROM entries WHERE ? IN ('', id) ORDER BY seq"
 _SIGNERS = "SELECT signature FROM entries WHERE kind = 'recording' ORDER BY seq DESC LIMIT 1000"
-_SIGNED = ("recording", "tombstone", "checkpoint")
-"""Kinds of entries that carry a signature; of `key` those do by which the key is another one than before."""
 
 
 class LogUnreadable(OSError):
     """The log is none, or damaged; the message says so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An entry as it stands there; `typed` tells whether each of its fields is of the type that it was written with."""
-
-    seq: int
-    time: str
-    kind: str
-    id: str
-    hash: str
-    signature: bytes
-    body: str
-    link: str
-    typed: bool
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the body says."""
-        try:
-            found = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def name(self) -> str:
-        """How it is called in a sentence."""
-        return f"entry {self.seq} ({self.kind}, {self.time})"
-
-    def is_genuine(self, keys: Mapping[str, bytes]) -> bool:
-        """Whether it needs no signature, or has one by one of these keys, over what it should be over."""
-        facts = self.facts
-        stamp_only = self.kind == "checkpoint" and "what" in facts
-        if self.kind == "key" and facts.get("what") not in ("locked", "unlocked"):
-            text = key_text(str(facts.get("what")), str(facts.get("fingerprint")), str(facts.get("before")))
-            return _sha256(text) == self.hash and open_seal(self.signature, keys).digest == self.hash
-        if self.kind == "tombstone":
-            text = tombstone_text(self.id, self.hash, str(facts.get("reason")), str(facts.get("by")), self.time)
-            return open_seal(self.signature, keys).digest == _sha256(text)
-        return self.kind not in _SIGNED or stamp_only or open_seal(self.signature, keys).digest == self.hash
 
 
 @dataclass(slots=True)
@@ -111,7 +65,7 @@ def check_ledger(
     _unlogged(findings)
 
 
-def read(path: Path, identity: str = "") -> Iterator[Row]:
+def read(path: Path, identity: str = "") -> Iterator[Entry]:
     """Yield the entries of a log, or those of one recording. Raises LogUnreadable."""
     try:
         with closing(_opened(path)) as base:
@@ -140,23 +94,6 @@ def last_entry(path: Path) -> int:
     return int(last or 0)
 
 
-def link(previous: str, entry: Iterable[object], signature: bytes, body: str) -> str:
-    """Return the link of an entry (seq, time, kind, id, hash), which goes into the next one."""
-    fields = [previous, *map(str, entry), base64.b64encode(signature).decode(), body]
-    return _sha256("\n".join(fields).encode(errors="surrogateescape"))
-
-
-def tombstone_text(identity: str, digest: str, reason: str, by: str, time: str) -> bytes:
-    """Return what the signature of a tombstone is over."""
-    text = f"Tombstone: {identity} {digest}\nTime: {time}\nReason: {reason}\nBy: {by}\n"
-    return text.encode(errors="surrogateescape")
-
-
-def key_text(what: str, fingerprint: str, before: str) -> bytes:
-    """Return what the signature of an entry is over that tells of another key."""
-    return f"Key: {what} {fingerprint}\nBefore: {before}\n".encode(errors="surrogateescape")
-
-
 def _opened(path: Path) -> sqlite3.Connection:
     """Open it for reading, from a read-only disc too, where SQLite may not make the files it would wish for."""
     base = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
@@ -169,23 +106,21 @@ def _opened(path: Path) -> sqlite3.Connection:
     return base
 
 
-def _rows(base: sqlite3.Connection, identity: str = "") -> Iterator[Row]:
+def _rows(base: sqlite3.Connection, identity: str = "") -> Iterator[Entry]:
     for seq, *values in base.execute(_READ, (identity,)):
         wanted = (str, str, str, str, bytes, str, str)
         typed = all(type(value) is kind for value, kind in zip(values, wanted, strict=True))
         texts = [one if isinstance(one, str) else "" for one in values]
         signature = values[4] if isinstance(values[4], bytes) else b""
-        yield Row(seq, texts[0], texts[1], texts[2], texts[3], signature, texts[5], texts[6], typed)
+        yield Entry(seq, texts[0], texts[1], texts[2], texts[3], signature, texts[5], texts[6], typed)
 
 
-def _check_entries(check: _Check, rows: Iterable[Row]) -> None:
+def _check_entries(check: _Check, rows: Iterable[Entry]) -> None:
     previous, expected, links = "", 1, {one.last: one for one in check.days}
     for row in rows:
         if row.seq != expected:
             check.say("missing", f"entry {expected} is not there: it was deleted")
-        elif not row.typed or row.link != link(
-            previous, (row.seq, row.time, row.kind, row.id, row.hash), row.signature, row.body
-        ):
+        elif not row.typed or row.link != row.linked_to(previous):
             check.say("altered", f"{row.name} was changed")
         elif check.keys and not row.is_genuine(check.keys):
             check.say("altered", f"{row.name} has no signature by the recorder's key over what it says")
@@ -214,7 +149,7 @@ def _check_entries(check: _Check, rows: Iterable[Row]) -> None:
         check.findings.say("log", "cannot be checked", str(check.path), reason)
 
 
-def _take(check: _Check, row: Row) -> None:
+def _take(check: _Check, row: Entry) -> None:
     """Note what an entry says of a recording or a checkpoint."""
     new = row.seq > check.end
     if row.kind == "recording":
@@ -229,7 +164,7 @@ def _take(check: _Check, row: Row) -> None:
         _compare_day(check, row)
 
 
-def _compare_day(check: _Check, row: Row) -> None:
+def _compare_day(check: _Check, row: Entry) -> None:
     """The checkpoint that an entry names is there, and is that one."""
     good = {one.digest for one in check.days}
     name = f"tapdeck-day-{row.facts.get('day')}.txt"
@@ -250,7 +185,3 @@ def _unlogged(findings: Findings) -> None:
         findings.alter(
             row, INFO, f"{stem} was inserted, or its entry was deleted from the log: the log does not name it"
         )
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -21,7 +21,7 @@ from . import info
 from .atomic import AtomicBatch, AtomicFiles, DifferentFileExists, replace_file
 from .keys import KeyLocked, KeyStore, Stamp
 from .ledger import Ledger, New, Pending
-from .ledger_check import key_text
+from .ledger_entry import key_text
 from .localtime import Zone
 from .parcel import ENDINGS, INFO
 from .signature import HASH, SIGNATURE, SigningKey, hash_text, one_line, sha256

@@ -27,8 +27,8 @@ from tapdeck.cli.target_settings import TargetSettings
 from tapdeck.cli.units import units
 from tapdeck.storage import state
 from tests.support import files
-from tests.support.machine import Machine
-from tests.support.netns import Namespaces, Wire, needs_namespaces, wait_for
+from tests.support.machine import Machine, machine_in
+from tests.support.netns import needs_namespaces, wait_for
 from tests.support.replay import replay
 from tests.support.sandbox import read as read_unit
 from tests.support.scene import plain_call
@@ -281,12 +281,8 @@ def test_a_python_that_the_service_could_not_read_is_refused(tmp_path: Path) -> 
 
 @pytest.fixture
 def machine(open_folder: Path) -> Iterator[Machine]:
-    with Namespaces() as spaces:
-        here = Machine(open_folder, Wire.between(spaces))
-        try:
-            yield here
-        finally:
-            here.close()
+    with machine_in(open_folder) as here:
+        yield here
 
 
 @needs_namespaces("nsenter", "unshare", "useradd")

@@ -5,14 +5,18 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from tapdeck.cli.main import cli
+from tapdeck.storage.ledger import Ledger
 from tests.support import spooled
 from tests.support.sealed import SIG, openssl
+from tests.support.users import environment
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +109,52 @@ def test_the_log_of_this_machine(sealed: Path, monkeypatch: pytest.MonkeyPatch, 
     assert CliRunner().invoke(cli, ["log", "verify"]).exit_code == 0
     monkeypatch.setenv("TAPDECK_STORAGE_STATE", str(tmp_path))
     assert CliRunner().invoke(cli, ["log", "verify"]).exit_code == 64
+
+
+def entomb(box: Path, identity: str) -> "subprocess.CompletedProcess[str]":
+    """Run `tapdeck log tombstone` as a process: it gives up what root may do."""
+    places = ("--out", box / "recordings", "--state", box / "state", "--spool", box / "spool", "--keys", box / "keys")
+    users = [word for user in ("group", "seal-user") for word in (f"--{user}", "")]
+    words = ["log", "tombstone", identity, "--reason", "retention is over", "--by", "compliance"]
+    command = [sys.executable, "-m", "tapdeck.cli", *words, *map(str, places), *users]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+
+
+def against_log(box: Path) -> Result:
+    ledger = box / "state" / "ledger.sqlite"
+    return CliRunner().invoke(cli, ["verify", "--ledger", str(ledger), str(box / "recordings")])
+
+
+def test_a_deletion_is_written_down_when_the_files_are_gone(box: Path) -> None:
+    stem = stems(box)[1]
+    identity = stem.name.rpartition("_")[2]
+    refused = entomb(box, identity)
+    assert refused.returncode == 73
+    assert "is still there" in refused.stderr
+    for path in stem.parent.glob(f"{stem.name}*"):
+        path.unlink()
+    missing = against_log(box)
+    assert (missing.exit_code, identity in missing.stdout) == (1, True)
+    done = entomb(box, identity)
+    assert done.returncode == 0, done.stderr
+    explained = against_log(box)
+    assert explained.exit_code == 0, explained.stdout
+    shown = [json.loads(line) for line in log(box, "show", "--json", identity).stdout.splitlines()]
+    assert [one["kind"] for one in shown] == ["recording", "tombstone"]
+    assert shown[1]["facts"] == {"reason": "retention is over", "by": "compliance"}
+    again = entomb(box, identity)
+    assert (again.returncode, "before" in again.stdout) == (0, True)
+    assert len(log(box, "show", "--json", identity).stdout.splitlines()) == 2
+    unknown = entomb(box, "nosuchone")
+    assert unknown.returncode == 1
+    assert "names no recording nosuchone" in unknown.stderr
+
+
+def test_a_deletion_is_not_written_down_while_the_stage_seals(box: Path) -> None:
+    ledger = Ledger(box / "state" / "ledger.sqlite")
+    try:
+        refused = entomb(box, "nosuchone")
+    finally:
+        ledger.close()
+    assert refused.returncode == 73, refused.stderr
+    assert "stop it first" in refused.stderr

@@ -12,8 +12,8 @@ import pytest
 
 from tapdeck.storage import state
 from tests.support import files
-from tests.support.machine import Machine
-from tests.support.netns import Namespaces, Wire, needs_namespaces, wait_for
+from tests.support.machine import Machine, machine_in
+from tests.support.netns import needs_namespaces, wait_for
 from tests.support.replay import replay
 from tests.support.scene import plain_call
 from tests.support.users import environment, python_for_all
@@ -67,12 +67,8 @@ class Running:
 
 @pytest.fixture
 def machine(open_folder: Path) -> Iterator[Machine]:
-    with Namespaces() as spaces:
-        here = Machine(open_folder, Wire.between(spaces))
-        try:
-            yield here
-        finally:
-            here.close()
+    with machine_in(open_folder) as here:
+        yield here
 
 
 @pytest.fixture

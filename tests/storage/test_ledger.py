@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tapdeck.storage.ledger import Ledger, LedgerError, LedgerInUse, New, Pending
+from tests.support import ledgers
 
 
 @pytest.fixture
@@ -55,24 +56,26 @@ def test_entries_cannot_be_changed_or_removed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("UPDATE entries SET body = '{}' WHERE seq = 2", ["entry 2 was changed"]),
-        ("DELETE FROM entries WHERE seq = 2", ["entry 2 is not there"]),
-        ("UPDATE entries SET link = 'x' WHERE seq = 2", ["entry 2 was changed", "entry 3 was changed"]),
+        ("UPDATE entries SET body = '{}' WHERE seq = 2", ["entry 2 (stop, noon) was changed"]),
+        ("DELETE FROM entries WHERE seq = 2", ["entry 2 is not there: it was deleted"]),
+        (
+            "UPDATE entries SET link = 'x' WHERE seq = 2",
+            ["entry 2 (stop, noon) was changed", "entry 3 (stop, noon) was changed"],
+        ),
     ],
 )
 def test_what_was_changed_behind_its_back_shows(path: Path, statement: str, said: list[str]) -> None:
-    ledger = Ledger(path)
+    ledger = Ledger(path, lambda: "noon")
     for number in range(4):
         ledger.append(New("stop", facts={"number": number}))
-    assert list(ledger.problems()) == []
+    ledger.close()
+    assert ledgers.problems(path) == []
     base = sqlite3.connect(path)
     base.executescript("DROP TRIGGER no_update; DROP TRIGGER no_delete;")
     base.execute(statement)
     base.commit()
     base.close()
-    assert list(ledger.problems()) == said
-    assert list(ledger.problems(after=3)) == []
-    ledger.close()
+    assert ledgers.problems(path) == said
 
 
 def test_only_one_writes(path: Path) -> None:

@@ -16,9 +16,11 @@ import pytest
 from tapdeck.cli.seal_stage import SealStage
 from tapdeck.storage import state
 from tapdeck.storage.keys import KeyStore
-from tapdeck.storage.ledger import Entry, Ledger, LedgerInUse
+from tapdeck.storage.ledger import Ledger, LedgerInUse
+from tapdeck.storage.ledger_entry import Entry
 from tapdeck.storage.parcel import folders_in, parcels_in
 from tapdeck.storage.signing import STEPS
+from tests.support import ledgers
 from tests.support.record import REPOSITORY
 from tests.support.sealed import SIG, by_hand, openssl
 from tests.support.spooled import hand_over, seal_all, settings, stage
@@ -47,7 +49,7 @@ def signature(stem: Path) -> bytes:
 def entries(folder: Path, kind: str = "") -> list[Entry]:
     ledger = Ledger(folder / "state/ledger.sqlite")
     try:
-        assert list(ledger.problems()) == []
+        assert ledgers.problems(ledger.path) == []
         assert ledger.pending() is None
         return [entry for entry in ledger.entries() if kind in ("", entry.kind)]
     finally:

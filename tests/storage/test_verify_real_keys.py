@@ -12,8 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tapdeck.cli.main import cli
 from tapdeck.storage.keys import KeyStore
 from tapdeck.storage.ledger import Ledger, New, Pending
 from tapdeck.storage.signature import SigningKey
@@ -97,6 +99,11 @@ def test_made_rotated_and_logged(real: Real, judged: list[Report]) -> None:
     judged.append(verify([real.box.root], [new.certificate]))
     assert [(one.worst, list(one.each())) for one in judged] == [("intact", [])] * 3
     assert [script(real), script(real, "-c", old.certificate), script(real, "-c", new.certificate)] == [0, 0, 0]
+    told = [
+        line for line in CliRunner().invoke(cli, ["verify", str(real.box.root)]).stdout.splitlines() if "CN=" in line
+    ]
+    counts = [line.partition(": ")[2].partition(";")[0] for line in told]
+    assert sorted(counts) == ["2 signed", "2 signed", "the same key"], "the new key has two certificates"
     flip(part(stems[1], ".wav"), 1000)
     assert script(real) == 1
 

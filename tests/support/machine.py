@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from .netns import Wire
+from .netns import Namespaces, Wire
 from .record import REPOSITORY
 from .users import environment, python_for_all
 
@@ -64,3 +66,14 @@ class Machine:
         """Its /etc goes with the last process that sees it."""
         self.holder.kill()
         self.holder.wait()
+
+
+@contextmanager
+def machine_in(folder: Path) -> Iterator[Machine]:
+    """A machine behind a wire of its own; gone at the end of the block."""
+    with Namespaces() as spaces:
+        here = Machine(folder, Wire.between(spaces))
+        try:
+            yield here
+        finally:
+            here.close()
