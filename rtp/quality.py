@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from .timeline import steps
+from .timeline import Sequence, steps
 
 Ints = npt.NDArray[np.int64]
 
@@ -20,3 +20,11 @@ def jitter_ms(time: Ints, stamp: npt.NDArray[np.uint32], rate: int) -> float:
     difference = np.abs(np.diff(time) * 1e-6 - step * (1000.0 / rate))
     steady = difference < 1000.0  # a jump of the time stamp or a pause is no jitter
     return float(difference[steady].mean()) if steady.any() else 0.0
+
+
+def bursts(packets: Sequence) -> tuple[Ints, Ints]:
+    """Return the bursts of loss in a stream: the place in `packets.order` of the packet behind each, and its length."""
+    missing = np.diff(packets.number) - 1
+    missing[packets.runs[packets.runs > 0] - 1] = 0  # there the sender began its numbers anew
+    behind = np.nonzero(missing > 0)[0]
+    return behind + 1, missing[behind]

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..rtp.decoder import library
+from ..rtp.emodel import burst_ratio, score
 from ..sip.dialog import Party
 from ..sniffer.addresses import AddressBook
 from ..sniffer.selection import Track, Use
 from .localtime import Zone
 from .plan import Plan, gaps
-from .side import Side
+from .side import WINDOW_NS, Side
 
 Pairs = list[tuple[str, str]]
 MAX_LIST = 200
@@ -178,6 +179,7 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
             + (f" recovered={figures.recovered}" if side.redundant else ""),
         )
     ]
+    lines += _quality(side, name)
     srtp = plan.ended.srtp.get(party)
     if srtp is not None:
         lines.append((f"{name}-Srtp", f"authenticated={srtp.authenticated} failed={srtp.failed}"))
@@ -188,6 +190,25 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
         lines.append((f"{name}-Drift", f"{figures.drift_ms:+.1f}ms anchors={figures.anchors}"))
     silent = [f"{start / plan.rate:.3f}+{length / plan.rate:.3f}" for start, length in gaps(side.channel)]
     return lines + _listed(f"{name}-Gap", silent)
+
+
+def _quality(side: Side, name: str) -> Pairs:
+    """How a side's losses sound, as a whole and in each 10 s that have any."""
+    figures = side.figures
+    came, missed = figures.came.total(), figures.missed.total()
+    if not came:
+        return []
+    ratio = burst_ratio(missed, figures.bursts, came + missed)
+    whole = score(side.codecs, 100.0 * missed / (came + missed), ratio)
+    text = f"bursts={figures.bursts} longest={figures.longest} burstratio={ratio:.2f}"
+    lines: Pairs = [(f"{name}-Quality", text + (f" mos={whole:.2f}" if whole is not None else ""))]
+    parts = []
+    for window, lost in sorted(figures.missed.items()):
+        loss = 100.0 * lost / (lost + figures.came[window])
+        mos = score(side.codecs, loss, ratio)
+        start = f"{window * WINDOW_NS / SECOND:+.3f}s"
+        parts.append(f"{start} lost={lost} loss={loss:.2f}%" + (f" mos={mos:.2f}" if mos is not None else ""))
+    return lines + _listed(f"{name}-Loss10s", parts)
 
 
 def _path(track: Track, book: AddressBook) -> str:

@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..rtp.frames import samples
-from ..rtp.quality import jitter_ms
+from ..rtp.quality import bursts, jitter_ms
 from ..rtp.red import HEAD, blocks
 from ..rtp.timeline import Sequence, place, sort_packets
 from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import Track
 from .kinds import FATES, STEADY, Codecs, Kind, clock_of, kinds_of
-from .side import RATE, Channel, Ints, Side, lots
+from .side import RATE, WINDOW_NS, Channel, Ints, Side, lots
 
 Kinds = npt.NDArray[np.uint8]
 MIRROR_NS = 50_000_000
@@ -44,6 +44,7 @@ def lay_track(
     _add_figures(track, kinds, packets, side)
     if fetch is not None and (kinds == Kind.RED).any():
         rows, kinds, packets = _unfolded(track, kinds, packets, side, codecs, fetch)
+    _add_losses(rows, packets, side, reference)
     if (kinds == Kind.EVENT).any():
         first = np.sort(packets.order[kinds[packets.order] == Kind.EVENT])
         side.events.append((rows[first], track.ssrc))
@@ -62,6 +63,20 @@ def _add_figures(track: Track, kinds: Kinds, packets: Sequence, side: Side) -> N
         steady = np.sort(steady)
     jitter = jitter_ms(track.rows["time"][steady], track.rows["stamp"][steady], clock_of(track))
     figures.jitter_ms = max(figures.jitter_ms, jitter)
+
+
+def _add_losses(rows: Rows, packets: Sequence, side: Side, reference: int) -> None:
+    """Count bursts of loss, and packets by the 10 s in which they came; a loss is in those of the packet behind it."""
+    figures = side.figures
+    window = (rows["time"][packets.order] - reference) // WINDOW_NS
+    which, count = np.unique(window, return_counts=True)
+    figures.came.update(dict(zip(which.tolist(), count.tolist(), strict=True)))
+    behind, length = bursts(packets)
+    figures.bursts += len(behind)
+    figures.longest = max(figures.longest, int(length.max(initial=0)))
+    which, place = np.unique(window[behind], return_inverse=True)
+    missed = np.bincount(place, weights=length, minlength=len(which)).astype(np.int64)
+    figures.missed.update(dict(zip(which.tolist(), missed.tolist(), strict=True)))
 
 
 def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None) -> Ints:

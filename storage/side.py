@@ -12,6 +12,8 @@ from ..sniffer.rows import Rows
 Ints = npt.NDArray[np.int64]
 LOT, LOT_BYTES = 8192, 4 << 20
 """Packets, and bytes of them, whose payloads are fetched at one time."""
+WINDOW_NS = 10_000_000_000
+"""Quality is told for so long a stretch, in ns."""
 RATE = 8000
 """Samples a second of G.711."""
 
@@ -74,7 +76,8 @@ def joined(parts: list[Channel]) -> Channel:
 class Figures:
     """A side's packets: counts, loss and jitter over all its sound tracks.
 
-    `recovered` packets never came, but copies of their sound did.
+    `recovered` packets never came, but copies of their sound did. `bursts` of loss that no copy fills, the `longest` in
+    packets; `came` and `missed` are packets by the 10 s of the axis.
     """
 
     received: int = 0
@@ -87,6 +90,10 @@ class Figures:
     jitter_ms: float = 0.0
     drift_ms: float = 0.0
     anchors: int = 0
+    bursts: int = 0
+    longest: int = 0
+    came: Counter[int] = field(default_factory=Counter)
+    missed: Counter[int] = field(default_factory=Counter)
 
     @property
     def loss_percent(self) -> float:
