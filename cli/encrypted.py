@@ -26,8 +26,8 @@ class EncryptedPeers:
         day = now.date().isoformat()
         if day == self._day:
             return
-        for known in [alarm["code"] for alarm in self.alarms.active if alarm["code"].startswith(CODE)]:
-            self.alarms.clear(known)
+        for peer in [alarm["about"] for alarm in self.alarms.active if alarm["code"] == CODE]:
+            self.alarms.clear(CODE, peer)
         self._day, self._calls = day, {}
 
     def met(self, recording: Recording, now: datetime) -> None:
@@ -40,7 +40,7 @@ class EncryptedPeers:
             peer = "others"
         self._calls[peer] = self._calls.get(peer, 0) + 1
         calls = f"{self._calls[peer]} encrypted call{'' if self._calls[peer] == 1 else 's'}"
-        self.alarms.raise_(f"{CODE} {peer}", f"{calls} with {peer} today could not be recorded: no key is known")
+        self.alarms.raise_(CODE, f"{calls} with {peer} today could not be recorded: no key is known", about=peer)
 
 
 def peer_of(recording: Recording) -> str:

@@ -86,6 +86,12 @@ ADVICE: dict[str, Advice] = {
         "Its packets are kept, and it is tried again.",
         "Run `tapdeck status` on the recorder: the text says why. Most often it is the disk, or rights on a folder.",
     ),
+    "ENCRYPTED_CALL": Advice(
+        (INSTALLER, ADMIN),
+        "Calls were encrypted, and the recorder does not know the key: there is no recording of them.",
+        "All other calls. These stand in the log, without sound.",
+        "Have the peer tell its keys in plain SIP (SDES), or mirror a port where the sound is in the clear.",
+    ),
     "KEY_LOCKED": Advice(
         (ADMIN, INSTALLER),
         "The key that seals recordings cannot be opened: calls are recorded, but not sealed.",

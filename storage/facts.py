@@ -208,7 +208,7 @@ def _quality(side: Side, name: str) -> Pairs:
         mos = score(side.codecs, loss, ratio)
         start = f"{window * WINDOW_NS / SECOND:+.3f}s"
         parts.append(f"{start} lost={lost} loss={loss:.2f}%" + (f" mos={mos:.2f}" if mos is not None else ""))
-    return lines + _listed(f"{name}-Loss10s", parts)
+    return lines + _listed(f"{name}-LossPart", parts)
 
 
 def _path(track: Track, book: AddressBook) -> str:

@@ -1,5 +1,6 @@
 """Settings for all tests."""
 
+import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,14 @@ from hypothesis import HealthCheck, settings
 # A busy machine is no failure: time limits belong to bench/.
 settings.register_profile("tapdeck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tapdeck")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_given_up_for_good() -> Iterator[None]:
+    """Who becomes another user gives up core dumps for good: commands that do are run in a process of theirs."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    yield
+    assert resource.getrlimit(resource.RLIMIT_CORE) == before
 
 
 @pytest.fixture

@@ -93,8 +93,9 @@ hook = ["{python}", "-I", "{hook}"]
         return self.process.wait(30)
 
     def run(self, *words: str) -> tuple[int, str]:
-        done = CliRunner().invoke(cli, ["alarms", *words, "--config", str(self.config)], standalone_mode=True)
-        return done.exit_code, done.output
+        command = [self.python, "-m", "tapdeck.cli", "alarms", *words, "--config", str(self.config)]
+        done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.returncode, done.stdout
 
     def events(self) -> list[dict[str, str]]:
         return [json.loads(line) for line in self.calls.read_bytes().splitlines()] if self.calls.exists() else []

@@ -250,11 +250,13 @@ def test_an_encrypted_call_without_a_key_is_an_alarm_for_its_peer(tmp_path: Path
     code, told_lines = once(tmp_path)
     assert code == ExitCode.OK
     assert [line["event"] for line in told_lines] == ["recorded", "not recorded", "not recorded"]
-    peer = f"ENCRYPTED_CALL {shape.caller.sip.address} and {shape.callee.sip.address}"
-    assert alarms(tmp_path).keys() == {peer}
-    assert alarms(tmp_path)[peer].startswith("2 encrypted calls with ")
-    raised = [event["code"] for event in state.events(tmp_path / "state") if event["event"] == "alarm"]
-    assert raised == [peer]
+    peer = f"{shape.caller.sip.address} and {shape.callee.sip.address}"
+    assert alarms(tmp_path).keys() == {"ENCRYPTED_CALL"}
+    assert alarms(tmp_path)["ENCRYPTED_CALL"].startswith("2 encrypted calls with ")
+    raised = [
+        (event["code"], event["about"]) for event in state.events(tmp_path / "state") if event["event"] == "alarm"
+    ]
+    assert raised == [("ENCRYPTED_CALL", peer)]
     left = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + repr(told_lines).encode()
     assert not [key for key in keys if key.text.encode() in left or key.raw[:16] in left]
 
@@ -264,7 +266,7 @@ def test_the_alarm_ends_with_its_day(tmp_path: Path) -> None:
     peers = EncryptedPeers(raised)
     day = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)
     peers.look(day)
-    raised.raise_(f"{CODE} 192.0.2.1", "1 encrypted call")
+    raised.raise_(CODE, "1 encrypted call", about="192.0.2.1")
     peers.look(day)
     assert len(raised.active) == 1
     peers.look(day + timedelta(minutes=2))
