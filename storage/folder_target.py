@@ -106,9 +106,10 @@ class FolderTarget:
         place = self._folder / folder
         with self._explained():
             self._find_folder(known)
-            _remove(place)
-            place.mkdir(mode=0o700)
         try:
+            with self._explained():
+                _remove(place)
+                place.mkdir(mode=0o700)
             yield FolderTarget(place, self._apart, self._name)
         finally:
             with self._explained():

@@ -100,9 +100,9 @@ class SmbTarget:
         self._find_folder(known)
         place = self._below(folder)
         self._share.remove_tree(place)
-        self._share.make_folder(place, self._root)
         inner = SmbTarget(replace(self._place, folder=place), self._limit)
         try:
+            self._share.make_folder(place, self._root)
             yield inner
         finally:
             inner.close()

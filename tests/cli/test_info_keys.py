@@ -1,6 +1,7 @@
 """docs/info-file.md and what is written agree: every key of a real recording is documented, in that order."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -18,7 +19,9 @@ def test_every_key_is_documented_in_its_order(tmp_path: Path) -> None:
     captures = sorted(map(str, (ROOT / "fixtures" / "lab").glob("*.pcap")))
     assert len(captures) >= 7
     voices = encoded.l16_stereo(encoded.tune(16000), encoded.tune(16000, 2)), encoded.l16(8000)
-    captures.append(str(files.write(tmp_path, files.pcap(encoded.call(*voices, (1, 2), encoded.PICTURES).packets()))))
+    scene = encoded.call(*voices, (1, 2), encoded.PICTURES)
+    scene = replace(scene, right=scene.right[:5] + scene.right[7:])
+    captures.append(str(files.write(tmp_path, files.pcap(scene.packets()))))
     config = tmp_path / "tapdeck.toml"
     config.write_text(f'[signing]\nkeys = "{tmp_path / "keys"}"\n')
     words = ["record", *captures, "--out", str(tmp_path / "out"), "--sign", "--config", str(config)]
