@@ -59,8 +59,10 @@ class Doctor:
 
     def send(self, capture: Path, speed: float = SPEED) -> None:
         """Send a capture once somebody listens, in the background."""
-        script = "import sys,time,subprocess; time.sleep(1.2); sys.exit(subprocess.run(sys.argv[1:]).returncode)"
-        command = [sys.executable, "-c", script, *replaying(self.wire.interface, capture, speed=speed)]
+        replay = replaying(self.wire.interface, capture, speed=speed)
+        look = f"ip -n {self.wire.tap} -d link show dev {self.wire.tap_interface}"
+        script = f'for i in $(seq 400); do {look} | grep -q "promiscuity 1" && exec "$@"; sleep 0.05; done; exit 1'
+        command = ["sh", "-c", script, "send", *replay]
         self.spaces.start(self.wire.sender, *command, env={"PYTHONPATH": str(REPOSITORY)})
 
     def visit(
