@@ -40,14 +40,7 @@ _OPTIONS: dict[str, Any] = {
     "encryption_algs": list(_CIPHERS),
     "compression_algs": ["none"],
     "agent_path": None,
-    "agent_forwarding": False,
     "gss_host": None,
-    "gss_kex": False,
-    "gss_auth": False,
-    "host_based_auth": False,
-    "x509_trusted_certs": None,
-    "x11_forwarding": False,
-    "keepalive_interval": 0,
     "utf8_decode_errors": "replace",
 }
 

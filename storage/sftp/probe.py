@@ -7,7 +7,6 @@ one. Only what is empty is ever replaced: a name without its file is what a kill
 """
 
 import asyncio
-import time
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,7 +21,7 @@ _PART, _SECOND = (PurePosixPath(part_name(name)) for name in (MARK.name, f"{MARK
 _TEXT = b"""Tapdeck copies recordings to this folder, and knows by this file that the right disk is mounted here.
 To use another disk in its place, put a file of this name on it; it may be empty.
 """
-_TURN_S, _PATIENCE_S = 0.05, 3.0
+_TURN_S, _TURNS = 0.05, 60
 
 
 async def give_name(
@@ -70,18 +69,18 @@ async def _begin(remote: Remote) -> asyncssh.SFTPClientFile:
     """Open the file that is written for a try; wait while another courier of this target is at it. What has lain there
     for some seconds is a killed one's.
     """
-    until, missing = time.monotonic() + _PATIENCE_S, 0
-    while True:
+    missing = 0
+    for turn in range(2 * _TURNS):
         opened, found = await remote.ask(remote.open(_PART, "xb+"), remote.client.lstat(remote.path(_PART)))
         if isinstance(opened, asyncssh.SFTPClientFile):
             return opened
-        late = time.monotonic() - until
         missing = missing + 1 if isinstance(found, SFTPError) else 0
-        if missing > 1 or late > _PATIENCE_S or (missing and not isinstance(opened, asyncssh.SFTPFailure)):
-            raise await remote.trouble(_PART, opened)
-        if not missing and late > 0:
+        if missing > 1:
+            break
+        if turn >= _TURNS:
             await remote.remove(_PART)
         await asyncio.sleep(_TURN_S)
+    raise await remote.trouble(_PART, opened)
 
 
 async def _write(remote: Remote, file: asyncssh.SFTPClientFile) -> None:
@@ -112,14 +111,12 @@ async def _replaces(remote: Remote) -> bool:
     (made,) = await remote.need(_SECOND, remote.open(_SECOND, "xb"))
     _, again, over = await remote.ask(made.close(), remote.open(_SECOND, "xb"), client.rename(part, second))
     await remote.close(again)
-    if not isinstance(over, SFTPError):
-        if isinstance(again, SFTPError):
-            await remote.need(_PART, client.rename(second, part))
-            return True
+    if isinstance(over, SFTPError):
+        answers = await remote.ask(client.remove(second), client.rename(part, second), client.rename(second, part))
+        if any(isinstance(answer, SFTPError) for answer in answers):
+            raise WillPass(f"{remote.shown()} on the server: files cannot be renamed there; give the user the right")
+        return False
+    if not isinstance(again, SFTPError):
         raise WillPass(f"{remote.shown()}: the server there replaces files, however it is asked: it cannot be used")
-    if any(
-        isinstance(answer, SFTPError)
-        for answer in await remote.ask(client.remove(second), client.rename(part, second), client.rename(second, part))
-    ):
-        raise WillPass(f"{remote.shown()} on the server: files cannot be renamed there; give the user the right to it")
-    return False
+    await remote.need(_PART, client.rename(second, part))
+    return True

@@ -25,7 +25,6 @@ _NAMES = 1000
 _READ_ONLY = 1
 _LITTLE_ROOM = 1 << 16
 
-
 Blocks = AsyncGenerator[bytes, None]
 
 
@@ -64,12 +63,14 @@ class Remote:
 
     async def find(self, known: bool) -> None:
         """Look at the place itself, and for the mark if it is a known one. Raises WillPass."""
-        if isinstance((await self.ask(self.client.stat(self.path())))[0], asyncssh.SFTPNoSuchFile):
+        (found,) = await self.ask(self.client.stat(self.path()))
+        if isinstance(found, asyncssh.SFTPNoSuchFile):
             raise WillPass(
                 f"the folder {self.shown()} is not on the server: is the disk mounted there? If it is new, make it, "
                 f"and give it to the user {self._user}"
             )
-        (found,) = await self.need("", self.client.stat(self.path()))
+        if isinstance(found, SFTPError):
+            raise await self.trouble("", found)
         if not is_folder(found):
             raise WillPass(f"{self.shown()} on the server is no folder: check `folder`")
         mode = found.permissions or 0
@@ -191,9 +192,8 @@ class Remote:
             if isinstance(opened, SFTPError) or found is None:
                 raise await self.trouble(path, opened)
             size = found.size or 0
-            await self.remove(
-                *(await self.parts(path) if size >= _MAY_BE_LONG else [path.with_name(part_name(path.name))])
-            )
+            left = await self.parts(path) if size >= _MAY_BE_LONG else [path.with_name(part_name(path.name))]
+            await self.remove(*left)
             async for block in self.content(path, opened, size):
                 yield block
         finally:

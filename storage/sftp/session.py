@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..sftp_target import SftpPlace
 
 _IDLE_S, _FAREWELL_S = 60.0, 1.0
-_PIECE = 255 << 10
+_SMALLEST, _LARGEST = 16 << 10, 255 << 10
 _GONE = (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost)
 _T = TypeVar("_T")
 
@@ -53,9 +53,9 @@ class Session:
 
     @property
     def piece(self) -> int:
-        """Bytes of one request: what the server allows, and no more than is sensible, whatever it says."""
+        """Bytes of one request: what the server allows, but nothing that makes no sense, whatever it says."""
         limits = self.line.client.limits
-        return min(limits.max_read_len, limits.max_write_len, _PIECE)
+        return max(_SMALLEST, min(limits.max_read_len, limits.max_write_len, _LARGEST))
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do something in the loop, and wait for it. Raises what it raises; WillPass."""
@@ -109,12 +109,12 @@ class Session:
             raise self._error() from None
         for answer in answers:
             if isinstance(answer, _GONE) or (
-                isinstance(answer, (asyncssh.Error, OSError)) and not isinstance(answer, asyncssh.SFTPError)
+                isinstance(answer, BaseException) and not isinstance(answer, asyncssh.SFTPError)
             ):
+                if not isinstance(answer, (asyncssh.Error, OSError)):
+                    raise answer  # a mistake of ours
                 self.broken = self.broken or for_line(f"the connection broke off: {answer}", 300)
                 raise self._error() from None
-            if isinstance(answer, BaseException) and not isinstance(answer, asyncssh.SFTPError):
-                raise answer
         self._used = self._loop.time()
         return answers
 
