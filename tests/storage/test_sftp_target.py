@@ -297,6 +297,16 @@ def test_what_lets_us_in_is_no_sftp(tmp_path: Path) -> None:
         assert re.search("no SFTP|ended the session", refusal(place_on(server)))
 
 
+def test_a_server_that_sends_more_than_was_asked_for_is_refused(tmp_path: Path) -> None:
+    with replacing_sftp(tmp_path / "server") as server, using(place_on(server)) as target:
+        put(target, A, b"sound")
+        server.more_than_asked = b"!"
+        with pytest.raises(WillPass, match="more than was asked for"):
+            b"".join(target.read(A))
+        server.more_than_asked = b""
+        assert b"".join(target.read(A)) == b"sound"
+
+
 def test_making_one_touches_no_network_and_loads_no_ssh() -> None:
     code = (
         "import sys; from tapdeck.storage.sftp_target import SftpPlace, SftpTarget; "

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import asyncssh
 
@@ -30,8 +31,10 @@ class ReplacingSftp:
 
     def __init__(self, base: Path) -> None:
         self.files, self.key_file = base / "files", base / "id_ed25519"
+        self.more_than_asked = b""
+        """What comes behind the bytes that a client has asked for."""
         self.host, self.port, self.user, self.password, self.folder = "127.0.0.1", 0, "me", "open: sesame", "/in"
-        (self.files).mkdir(parents=True)
+        self.files.mkdir(parents=True)
         (base / "root").mkdir()
         (base / "root/in").symlink_to(self.files)
         self._root = os.fsencode(base / "root")
@@ -44,7 +47,7 @@ class ReplacingSftp:
         self.fingerprint = self._host_key.get_fingerprint()
 
     async def listen(self) -> asyncssh.SSHAcceptor:
-        root = self._root
+        root, server = self._root, self
 
         class Files(asyncssh.SFTPServer):
             def __init__(self, channel: asyncssh.SSHServerChannel[bytes]) -> None:
@@ -55,6 +58,9 @@ class ReplacingSftp:
 
             def rename(self, oldpath: bytes, newpath: bytes) -> None:
                 os.replace(self.map_path(oldpath), self.map_path(newpath))
+
+            def read(self, file_obj: object, offset: int, size: int) -> bytes:
+                return cast(bytes, super().read(file_obj, offset, size)) + server.more_than_asked
 
         acceptor = await asyncssh.listen(
             self.host,
