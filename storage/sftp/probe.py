@@ -25,13 +25,9 @@ _TURN_S, _TURNS = 0.05, 60
 
 
 async def give_name(
-    remote: Remote,
-    part: PurePosixPath,
-    path: PurePosixPath,
-    file: asyncssh.SFTPClientFile | None = None,
-    folder: asyncssh.SFTPClientFile | None = None,
+    remote: Remote, part: PurePosixPath, path: PurePosixPath, file: asyncssh.SFTPClientFile | None = None
 ) -> tuple[Any, Any]:
-    """Name a file. Returns what came of that, and of the fsync of its folder, if that is open. Both are closed."""
+    """Name a file, which is closed. Returns what came of that, and of the fsync of its folder, if that is open."""
     claimed, free, new = None, True, remote.path(path)
     if remote.replaces:
         claimed, found = await remote.ask(remote.open(path, "xb"), remote.client.lstat(new))
@@ -40,9 +36,9 @@ async def give_name(
         )
     closing = [one.close() for one in (file, claimed) if isinstance(one, asyncssh.SFTPClientFile)]
     naming = [remote.client.rename(remote.path(part), new)] if free else []
-    syncing = [folder.fsync(), folder.close()] if folder else []
+    syncing = remote.syncing(path)
     answers = (await remote.ask(*closing, *naming, *syncing))[len(closing) :]
-    return answers[0] if free else claimed, answers[-2] if folder else None
+    return answers[0] if free else claimed, answers[-1] if syncing else None
 
 
 async def probe(remote: Remote) -> None:

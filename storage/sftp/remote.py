@@ -41,6 +41,7 @@ class Remote:
         self.tried = self.replaces = self.fsync = self.folder_sync = False
         self._root, self._user = root or ".", user
         self._shared = 0
+        self._last: tuple[PurePosixPath, asyncssh.SFTPClientFile] | None = None
 
     def about(self) -> dict[str, str]:
         """Return what was found out by trying, for people."""
@@ -127,8 +128,30 @@ class Remote:
         """Return the request that opens a folder, to fsync it. Linux can do that."""
         return self.client.open(self.path(path), "rb", block_size=0)
 
+    async def open_in_folder(self, path: PurePosixPath, mode: str) -> Any:
+        """Open a file, and its folder unless that was the last one. Returns the file, or why it cannot be opened."""
+        folder, opening = path.parent, self.open(path, mode)
+        if not self.folder_sync or (self._last and self._last[0] == folder):
+            (opened,) = await self.ask(opening)
+        else:
+            opened, other = await self.ask(opening, self.open_folder(folder))
+            await self.forget_folder()
+            self._last = None if isinstance(other, SFTPError) else (folder, other)
+        return opened
+
+    def syncing(self, path: PurePosixPath) -> list[Any]:
+        """Return the request that makes the names in the folder of that file durable, if that can be."""
+        return [self._last[1].fsync()] if self._last and self._last[0] == path.parent else []
+
+    async def forget_folder(self) -> None:
+        """Close it; it may not be the one that has its name now."""
+        last, self._last = self._last, None
+        if last:
+            await self.close(last[1])
+
     async def make_folder(self, path: PurePosixPath) -> None:
         """Make a folder and those above it, durably. Raises NameTaken, TargetError."""
+        await self.forget_folder()
         chain = [folder for folder in reversed((path, *path.parents)) if folder != PurePosixPath(".")]
         attributes = SFTPAttrs(permissions=0o700 | self._shared & stat.S_IRWXG)
         made = [self.client.mkdir(self.path(folder), attributes) for folder in chain]

@@ -1,6 +1,6 @@
 """A file on its way to the server, under a temporary name.
 
-A small one is kept here until all of it has come, and goes in three steps: open; write, fsync and read back; close,
+A small one is kept here until all of it has come, and takes three round trips: open; write, fsync and read back; close,
 rename and fsync of the folder. A long one goes in pieces, many of them under way at a time.
 """
 
@@ -34,7 +34,6 @@ class SftpUpload:
         self._part = path.with_name(part_name(path.name, digest))
         self._stays = bool(digest)
         self._file: asyncssh.SFTPClientFile | None = None
-        self._folder: asyncssh.SFTPClientFile | None = None
         self._held = bytearray()  # what a small file has so far
         self._under_way: deque[asyncio.Task[Any]] = deque()
         self._sent = self._unsynced = 0
@@ -50,7 +49,10 @@ class SftpUpload:
             self._session.run(self._send_held())
 
     def read_back(self) -> Iterator[bytes]:  # noqa: D102
-        yield from self._session.iterate(self._content())
+        if self._file is None:
+            yield from self._session.run(_all(self._content()))
+        else:
+            yield from self._session.iterate(self._content())
 
     def discard(self) -> None:  # noqa: D102
         self._stays = False
@@ -103,14 +105,10 @@ class SftpUpload:
         if folder == PurePosixPath("."):
             await remote.find_mark()
         for _ in range(_TRIES):
-            asked = [remote.open(self._part, mode)]
-            asked += [remote.open_folder(folder)] if remote.folder_sync else []
-            opened, *folders = await remote.ask(*asked)
-            self._folder = next((one for one in folders if not isinstance(one, SFTPError)), None)
+            opened = await remote.open_in_folder(self._part, mode)
             if not isinstance(opened, SFTPError):
                 self._file = opened
                 return
-            await remote.close(self._folder)
             if isinstance(opened, asyncssh.SFTPNoSuchFile):
                 await remote.find_mark()  # a mount point without its disk gets no folder
                 await remote.make_folder(folder)
@@ -169,10 +167,11 @@ class SftpUpload:
             await self._send_held()
         self._sync()
         await self._settle()
-        named, synced = await give_name(self._remote, self._part, self._path, self._file, self._folder)
+        named, synced = await give_name(self._remote, self._part, self._path, self._file)
         if isinstance(named, SFTPError):
             await self._compare(named)
         if isinstance(synced, SFTPError):
+            await self._remote.forget_folder()
             raise await self._remote.trouble(self._path.parent, synced)
 
     async def _compare(self, error: SFTPError) -> None:
@@ -198,6 +197,10 @@ class SftpUpload:
 
     async def _leave(self) -> None:
         await self._remote.ask(*self._under_way)
-        await self._remote.close(self._file, self._folder)
+        await self._remote.close(self._file)
         if not self._stays:
             await self._remote.remove(self._part)
+
+
+async def _all(blocks: Blocks) -> list[bytes]:
+    return [block async for block in blocks]
