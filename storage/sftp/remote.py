@@ -97,16 +97,11 @@ class Remote:
         assert isinstance(found, SFTPAttrs)
         return found
 
-    async def look_for_file(self, path: PurePosixPath) -> SFTPAttrs | None:
-        """As look. Raises NameTaken, too, for what is no file."""
+    async def size(self, path: PurePosixPath) -> int | None:
+        """Return a file's size; None if there is none, or only its name. Raises NameTaken, TargetError."""
         found = await self.look(path)
         if found is not None and not is_file(found):
             raise NameTaken(f"{self.shown(path)} on the server is no file")
-        return found
-
-    async def size(self, path: PurePosixPath) -> int | None:
-        """Return a file's size; None if there is none, or only its name. Raises NameTaken, TargetError."""
-        found = await self.look_for_file(path)
         return None if found is None or (self.replaces and not found.size) else found.size
 
     async def need(self, path: PurePosixPath | str, *requests: Awaitable[Any]) -> list[Any]:
@@ -211,10 +206,9 @@ class Remote:
         """Yield a file's content. What attempts at it have left goes. Raises NameTaken, TargetError."""
         (opened,) = await self.ask(self.open(path, "rb"))
         try:
-            found = await self.look_for_file(path)
-            if isinstance(opened, SFTPError) or found is None:
+            size = await self.size(path) or 0
+            if isinstance(opened, SFTPError):
                 raise await self.trouble(path, opened)
-            size = found.size or 0
             left = await self.parts(path) if size >= _MAY_BE_LONG else [path.with_name(part_name(path.name))]
             await self.remove(*left)
             async for block in self.content(path, opened, size):
