@@ -1,107 +1,118 @@
-"""Finding out whether a place works, and what the server there can do, by doing it."""
+"""Finding out whether a place works, and what the server there can do, by doing it; and how files get their names.
 
-import time
+A name is never given in place of another file. Version 3 of the protocol says that a rename fails where the new name
+exists, and OpenSSH keeps to that: its rename is a hard link, which refuses an existing name in one step. On a server
+that replaces, an empty file is made under the name first, which fails if it exists, and then replaced by the whole
+one. Only what is empty is ever replaced: a name without its file is what a kill leaves.
+"""
+
+import asyncio
 from pathlib import PurePosixPath
+from typing import Any
 
-from ..targets import WillPass
-from . import naming, wire
-from .remote import FSYNC, HARDLINK, POSIX_RENAME, Remote, part_of
+import asyncssh
+from asyncssh import SFTPAttrs, SFTPError
 
-MARK = PurePosixPath(".tapdeck-target")
-_SECOND = MARK.with_name(f"{MARK.name}.second")
+from ..targets import WillPass, part_name
+from . import MARK
+from .remote import Remote, is_file
+
+_PART, _SECOND = (PurePosixPath(part_name(name)) for name in (MARK.name, f"{MARK.name}.second"))
 _TEXT = b"""Tapdeck copies recordings to this folder, and knows by this file that the right disk is mounted here.
 To use another disk in its place, put a file of this name on it; it may be empty.
 """
-_NEW = wire.READING | wire.WRITING | wire.CREATING | wire.EXCLUSIVE
-_TURN_S, _PATIENCE_S = 0.05, 3.0
+_TURN_S, _TURNS = 0.05, 60
 
 
-def probe(remote: Remote) -> None:
+async def give_name(
+    remote: Remote, part: PurePosixPath, path: PurePosixPath, file: asyncssh.SFTPClientFile | None = None
+) -> tuple[Any, Any]:
+    """Name a file, which is closed. Returns what came of that, and of the fsync of its folder, if that is open."""
+    claimed, free, new = None, True, remote.path(path)
+    if remote.replaces:
+        claimed, found = await remote.ask(remote.open(path, "xb"), remote.client.lstat(new))
+        free = not isinstance(claimed, SFTPError) or (
+            isinstance(found, SFTPAttrs) and is_file(found) and not found.size
+        )
+    closing = [one.close() for one in (file, claimed) if isinstance(one, asyncssh.SFTPClientFile)]
+    naming = [remote.client.rename(remote.path(part), new)] if free else []
+    syncing = remote.syncing(path)
+    answers = (await remote.ask(*closing, *naming, *syncing))[len(closing) :]
+    return answers[0] if free else claimed, answers[-1] if syncing else None
+
+
+async def probe(remote: Remote) -> None:
     """Write a little, read it back, see how files get their names, and mark the place unless it is marked. Raises
     TargetError.
     """
-    part = remote.path(part_of(MARK))
-    handle = _begin(remote, part)
-    call = remote.session.call
+    file = await _begin(remote)
     try:
-        _write(remote, handle)
-        remote.nature.folder_sync = _syncs_folders(remote)
-        remote.nature.way = _way(remote, part)
-        (found,) = call(wire.lstat(remote.path(MARK)))
-        if not found.ok:
-            naming.give_name(remote.session, remote.nature.way, part, remote.path(MARK), [])
-            (found,) = call(wire.lstat(remote.path(MARK)))
-        if not found.ok:
-            raise remote.trouble(MARK, found)
+        await _write(remote, file)
+        remote.folder_sync = remote.fsync and await _syncs_folders(remote)
+        remote.replaces = await _replaces(remote)
+        remote.tried = True
+        if await remote.look(MARK) is None:
+            named, _ = await give_name(remote, _PART, MARK)
+            if await remote.look(MARK) is None:
+                raise await remote.trouble(MARK, named)
     finally:
         if not remote.session.broken:
-            call(wire.close(handle), wire.remove(part), wire.remove(remote.path(part_of(_SECOND))))
-    remote.sync_folder(PurePosixPath("."))
+            await remote.ask(*(remote.client.remove(remote.path(path)) for path in (_PART, _SECOND)))
+    await remote.sync_folder(PurePosixPath("."))
 
 
-def _begin(remote: Remote, part: bytes) -> bytes:
+async def _begin(remote: Remote) -> asyncssh.SFTPClientFile:
     """Open the file that is written for a try; wait while another courier of this target is at it. What has lain there
     for some seconds is a killed one's.
     """
-    until, missing = time.monotonic() + _PATIENCE_S, 0
-    while True:
-        opened, found = remote.session.call(wire.open_file(part, _NEW, remote.file_mode), wire.lstat(part))
-        if opened.ok:
-            return opened.data
-        late = time.monotonic() - until
-        missing = 0 if found.ok else missing + 1
-        if missing > 1 or late > _PATIENCE_S or (missing and opened.code != wire.FAILURE):
-            raise remote.trouble(part_of(MARK), opened)
-        if found.ok and late > 0:
-            remote.session.call(wire.remove(part))
-        time.sleep(_TURN_S)
+    missing = 0
+    for turn in range(2 * _TURNS):
+        opened, found = await remote.ask(remote.open(_PART, "xb+"), remote.client.lstat(remote.path(_PART)))
+        if isinstance(opened, asyncssh.SFTPClientFile):
+            return opened
+        missing = missing + 1 if isinstance(found, SFTPError) else 0
+        if missing > 1:
+            break
+        if turn >= _TURNS:
+            await remote.remove(_PART)
+        await asyncio.sleep(_TURN_S)
+    raise await remote.trouble(_PART, opened)
 
 
-def _write(remote: Remote, handle: bytes) -> None:
-    requests = [wire.write(handle, 0, _TEXT)]
-    if remote.fsync:
-        requests.append(wire.extended(FSYNC, handle))
-    *written, back = remote.session.call(*requests, wire.read(handle, 0, len(_TEXT) + 1))
-    for reply in written:
-        if not reply.ok:
-            raise remote.trouble(part_of(MARK), reply, len(_TEXT))
-    if back.data != _TEXT:
+async def _write(remote: Remote, file: asyncssh.SFTPClientFile) -> None:
+    written, synced, back, _ = await remote.ask(
+        file.write(_TEXT, 0), file.fsync(), file.read(len(_TEXT) + 1, 0), file.close()
+    )
+    remote.fsync = not isinstance(synced, asyncssh.SFTPOpUnsupported)
+    for answer in (written, synced if remote.fsync else None, back):
+        if isinstance(answer, SFTPError):
+            raise await remote.trouble(_PART, answer, len(_TEXT))
+    if back != _TEXT:
         raise WillPass(f"{remote.shown()} on the server does not return what was written: the disk there fails")
 
 
-def _syncs_folders(remote: Remote) -> bool:
+async def _syncs_folders(remote: Remote) -> bool:
     """Whether a folder can be opened as if it were a file, and fsynced: on Linux it can."""
-    if not remote.fsync:
+    (opened,) = await remote.ask(remote.open_folder(PurePosixPath(".")))
+    if isinstance(opened, SFTPError):
         return False
-    (opened,) = remote.session.call(wire.open_file(remote.path(), wire.READING))
-    if not opened.ok:
-        return False
-    done, _ = remote.session.call(wire.extended(FSYNC, opened.data), wire.close(opened.data))
-    return done.ok
+    synced, _ = await remote.ask(opened.fsync(), opened.close())
+    return not isinstance(synced, SFTPError)
 
 
-def _way(remote: Remote, part: bytes) -> str:
-    """Return how files get their names here: see naming.py. Raises WillPass. `part` may be gone after it."""
-    call, second = remote.session.call, remote.path(part_of(_SECOND))
-    able = remote.session.extensions
-    call(wire.remove(second))
-    if HARDLINK in able:
-        first, again = call(wire.extended(HARDLINK, part, second), wire.extended(HARDLINK, part, second))
-        if first.ok and not again.ok:
-            call(wire.remove(second))
-            return naming.LINK
-        call(wire.remove(second))
-    opened, refused = call(
-        wire.open_file(second, _NEW, remote.file_mode), wire.open_file(second, _NEW, remote.file_mode)
-    )
-    call(*(wire.close(reply.data) for reply in (opened, refused) if reply.ok))
-    ways = [naming.CLAIM] if POSIX_RENAME in able else []
-    for way in (*ways, naming.CLAIM_PLAINLY) if opened.ok and not refused.ok else ():
-        (done,) = call(naming.replacing(way, part, second))
-        if done.ok:
-            call(wire.rename(second, part))  # the mark is made of it
-            return way
-    if opened.ok and call(wire.remove(second), wire.rename(part, second), wire.rename(second, part))[1].ok:
-        return naming.RENAME
-    user = remote.session.facts.user
-    raise WillPass(f"{remote.shown()} on the server: files cannot be renamed there; give the user {user} the right")
+async def _replaces(remote: Remote) -> bool:
+    """Whether a rename replaces what has the new name. Raises WillPass."""
+    part, second, client = remote.path(_PART), remote.path(_SECOND), remote.client
+    await remote.remove(_SECOND)
+    (made,) = await remote.need(_SECOND, remote.open(_SECOND, "xb"))
+    _, again, over = await remote.ask(made.close(), remote.open(_SECOND, "xb"), client.rename(part, second))
+    await remote.close(again)
+    if isinstance(over, SFTPError):
+        answers = await remote.ask(client.remove(second), client.rename(part, second), client.rename(second, part))
+        if any(isinstance(answer, SFTPError) for answer in answers):
+            raise WillPass(f"{remote.shown()} on the server: files cannot be renamed there; give the user the right")
+        return False
+    if not isinstance(again, SFTPError):
+        raise WillPass(f"{remote.shown()}: the server there replaces files, however it is asked: it cannot be used")
+    await remote.need(_PART, client.rename(second, part))
+    return True

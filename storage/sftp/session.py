@@ -1,225 +1,149 @@
 """A connection to an SFTP server, used from one thread: many requests in flight, none waited for without end.
 
-The event loop runs in the thread that asks, and only while it waits: that costs no change of threads. While nobody
-asks, a small thread of its own lets the loop answer the server's keep-alives, and closes what is not used for long.
+The protocol is asyncssh's. Its event loop has a thread of its own, so that the server's keep-alives are answered while
+nobody asks for anything, and so that a long file goes on while the next bytes of it are read here.
 """
 
 import asyncio
+import logging
 import threading
-import time
-import weakref
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncssh
 
 from ..safe_text import for_line
 from ..targets import WillPass
-from . import wire
-from .wire import Garbled, Reply, Request, Ticket, Wire
+from .login import Line, log_in, where
 
 if TYPE_CHECKING:
-    import asyncssh
+    from ..sftp_target import SftpPlace
 
-LIMIT_S = 30.0
-_BREATH_S, _IDLE_S = 5.0, 60.0
-_FAREWELL_S = 1.0
-_SMALLEST_PACKET = 32768
+_IDLE_S, _FAREWELL_S = 60.0, 1.0
+_SMALLEST, _LARGEST = 16 << 10, 255 << 10
+_GONE = (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost)
+_T = TypeVar("_T")
 
-
-class Stream(Protocol):
-    """What carries a session's bytes: a channel of asyncssh."""
-
-    def write(self, data: bytes) -> None:
-        """Send."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What there is to say of a connection."""
-
-    server: str
-    host_key: str
-    cipher: str
-    user: str
+for _name in ("asyncssh", "asyncssh.sftp"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)  # what is to be said is said in our errors
 
 
 class Session:
-    """One connection. Its methods raise WillPass when it is broken, and it is not used again then."""
+    """One connection, made at once. Raises WillPass when it is broken, and is not used again then."""
 
-    def __init__(self, place: str, loop: asyncio.AbstractEventLoop, limit: float) -> None:
-        self.facts = Facts("", "", "", "")
-        self.max_read = self.max_write = _SMALLEST_PACKET
+    line: Line
+
+    def __init__(self, place: "SftpPlace", limit: float, kind: str) -> None:
         self.broken = ""
-        self.held = 0
-        """How many files are being moved: meanwhile it is not closed, however long a pause is."""
-        self._place, self._loop, self._limit = place, loop, limit
-        self._connection: asyncssh.SSHClientConnection | None = None
-        self._wire = Wire(lambda data: None)
-        self._waiter: asyncio.Future[None] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
-        self._most = 0
-        self._heard = self._used = time.monotonic()
-        self._turn = threading.Lock()
+        self._users = 0
+        self._where, self._limit = where(place), limit
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda *_: None)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="sftp", daemon=True)
+        self._thread.start()
+        try:
+            self.line = self.run(log_in(place, limit, kind))
+        except BaseException:
+            self.close()
+            raise
+        self._used = self._loop.time()
+        self._watch: Future[None] = asyncio.run_coroutine_threadsafe(self._end_when_idle(), self._loop)
 
     @property
-    def extensions(self) -> "dict[str, bytes]":
-        """What the server can do beyond version 3."""
-        return dict(self._wire.extensions)
+    def piece(self) -> int:
+        """Bytes of one request: what the server allows, but nothing that makes no sense, whatever it says."""
+        limits = self.line.client.limits
+        return max(_SMALLEST, min(limits.max_read_len, limits.max_write_len, _LARGEST))
 
-    @property
-    def in_order(self) -> bool:
-        """Whether it is known to carry out requests one by one: then a broken-off file has no holes."""
-        return "OpenSSH" in self.facts.server
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do something in the loop, and wait for it. Raises what it raises; WillPass."""
+        if self.broken:
+            work.close()
+            raise self._error()
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                future.cancel()
+                self.broken = self.broken or "it was broken off in the middle"  # its state is unknown
+            raise
 
-    def begin(self, connection: "asyncssh.SSHClientConnection", channel: Stream, facts: Facts) -> None:
-        """Take over a channel that is open; `greet` comes next."""
-        self._connection, self.facts = connection, facts
-        self._wire = Wire(channel.write)
-        channel.write(wire.hello())
+    def iterate(self, blocks: AsyncGenerator[bytes, None]) -> Iterator[bytes]:
+        """Yield what comes of the loop, each block when it is asked for."""
 
-    def greet(self) -> None:
-        """Wait for the server's greeting, and ask for its limits."""
-        self._turn_loop(0)
-        if b"1" in self.extensions.get("limits@openssh.com", b""):
-            limits = self.call(wire.extended("limits@openssh.com"))[0]
-            if limits.ok and len(limits.data) >= 24:
-                read, write = (int.from_bytes(limits.data[at : at + 8]) for at in (8, 16))
-                self.max_read = min(read, 1 << 18) or _SMALLEST_PACKET
-                self.max_write = min(write, 1 << 18) or _SMALLEST_PACKET
-        threading.Thread(target=_keep_alive, args=(weakref.ref(self),), name="sftp keep-alive", daemon=True).start()
+        async def following() -> bytes:
+            return await anext(blocks, b"")
 
-    def call(self, *requests: Request) -> list[Reply]:
-        """Send requests in one go, with what is queued, and return their replies."""
-        tickets = [self.post(request) for request in requests]
-        self.settle()
-        return [ticket.reply or Reply(wire.FAILURE) for ticket in tickets]
+        async def end() -> None:
+            await blocks.aclose()
 
-    def post(self, request: Request) -> Ticket:
-        """Queue a request for `settle`."""
-        return self._wire.post(request)
-
-    @property
-    def queued_bytes(self) -> int:
-        """Return how much waits to be sent."""
-        return self._wire.queued_bytes
-
-    def settle(self, most: int = 0) -> None:
-        """Send what is queued, and wait until at most so many requests are without a reply."""
-        with self._turn:
-            self._check()
+        with self.in_use():
             try:
-                self._wire.flush()
-            except OSError:
-                self._break("the connection is closed")
-            if self._wire.unanswered > most:
-                self._turn_loop(most)
-            self._check()
-            self._used = time.monotonic()
+                while block := self.run(following()):
+                    yield block
+            except GeneratorExit:
+                self.run(end())
+                raise
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Have it stay open for what is done in a block, however long a pause is."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+
+    async def ask(self, *requests: Awaitable[Any]) -> list[Any]:
+        """Send requests in one go and in this order; return what came of each, its result or the server's refusal, an
+        SFTPError. Raises WillPass. For use in the loop.
+        """
+        try:
+            async with asyncio.timeout(self._limit):
+                answers = await asyncio.gather(*requests, return_exceptions=True)
+        except TimeoutError:
+            self.broken = f"the server has not answered for {self._limit:.0f} s: is it overloaded, or the network cut?"
+            raise self._error() from None
+        for answer in answers:
+            if isinstance(answer, _GONE) or (
+                isinstance(answer, BaseException) and not isinstance(answer, asyncssh.SFTPError)
+            ):
+                if not isinstance(answer, (asyncssh.Error, OSError)):
+                    raise answer  # a mistake of ours
+                self.broken = self.broken or for_line(f"the connection broke off: {answer}", 300)
+                raise self._error() from None
+        self._used = self._loop.time()
+        return answers
 
     def close(self) -> None:
         """End the connection. Raises nothing."""
-        with self._turn:
-            if not self._loop.is_closed():
-                with suppress(Exception):
-                    self._loop.run_until_complete(self._farewell())
-                discard(self._loop)
-            self.broken = self.broken or "the connection was closed"
+        self.broken = self.broken or "the connection was closed"
+        if not self._loop.is_closed():
+            with suppress(Exception):
+                asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(2 * _FAREWELL_S)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
-    def breathe(self) -> bool:
-        """Let the loop do what has come up meanwhile; return whether there is still something to look after."""
-        if not self._turn.acquire(blocking=False):
-            return True
-        try:
-            if self.broken or self._loop.is_closed():
-                return False
-            self._loop.run_until_complete(asyncio.sleep(0.001))
-            idle = time.monotonic() - self._used > _IDLE_S
-        finally:
-            self._turn.release()
-        if idle and not self.held:
-            self.close()
-        return not self.broken
+    async def _leave(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        with suppress(AttributeError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                self.line.connection.close()
+                await self.line.connection.wait_closed()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    # What the channel tells, in the loop.
+    async def _end_when_idle(self) -> None:
+        """Close what nobody uses: a firewall may have forgotten it when it is wanted again."""
+        while (left := self._used + _IDLE_S - self._loop.time()) > 0 or self._users:
+            await asyncio.sleep(max(left, _IDLE_S / 10))
+        self.broken = self.broken or "the connection was not used"
+        self.line.connection.close()
 
-    def received(self, data: bytes) -> None:
-        """Take what the server sent."""
-        self._heard = self._loop.time()
-        try:
-            self._wire.receive(data)
-        except Garbled as error:
-            self._break(f"what the server sends is no SFTP: {error}")
-        if self._waiter and not self._waiter.done() and self._satisfied():
-            self._waiter.set_result(None)
-
-    def lost(self, reason: str) -> None:
-        """Take note that the connection is gone."""
-        self._break(reason)
-
-    def _satisfied(self) -> bool:
-        return bool(self.broken) or (self._wire.unanswered <= self._most and self._wire.greeted)
-
-    def _turn_loop(self, most: int) -> None:
-        """Run the loop until at most so many replies are missing."""
-        self._most = most
-        if not self._satisfied():
-            self._heard = self._loop.time()
-            self._alarm = self._alarm or self._loop.call_later(self._limit, self._watch)
-            self._waiter = self._loop.create_future()
-            try:
-                self._loop.run_until_complete(self._waiter)
-            except BaseException:
-                self._break("it was broken off in the middle")  # its state is unknown
-                raise
-            finally:
-                self._waiter = None
-        self._check()
-
-    def _watch(self) -> None:
-        """Break off after the time limit without a byte from the server."""
-        self._alarm = None
-        if self._waiter is None:
-            return
-        left = self._heard + self._limit - self._loop.time()
-        if left > 0:
-            self._alarm = self._loop.call_later(left, self._watch)
-        else:
-            self._break(f"the server has not answered for {self._limit:.0f} s: is it overloaded, or the network cut?")
-
-    def _break(self, reason: str) -> None:
-        self.broken = self.broken or for_line(reason, 300)
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _check(self) -> None:
-        if self.broken:
-            raise WillPass(f"{self._place}: {self.broken}. It is tried again by itself")
-
-    async def _farewell(self) -> None:
-        if self._connection is None:
-            return
-        if self.broken:
-            self._connection.abort()
-        else:
-            self._connection.close()
-        await asyncio.wait_for(self._connection.wait_closed(), _FAREWELL_S)
-
-
-def discard(loop: asyncio.AbstractEventLoop) -> None:
-    """End a loop with all that is in it."""
-    tasks: Sequence[asyncio.Task[object]] = list(asyncio.all_tasks(loop))
-    for task in tasks:
-        task.cancel()
-    with suppress(Exception):
-        loop.run_until_complete(asyncio.wait(tasks, timeout=_FAREWELL_S) if tasks else asyncio.sleep(0))
-    loop.close()
-
-
-def _keep_alive(kept: "weakref.ref[Session]") -> None:
-    while True:
-        time.sleep(_BREATH_S)
-        session = kept()
-        if session is None or not session.breathe():
-            return
-        del session
+    def _error(self) -> WillPass:
+        return WillPass(f"{self._where}: {self.broken}. It is tried again by itself")

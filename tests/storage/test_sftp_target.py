@@ -16,22 +16,22 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tapdeck.storage.secret import Secret
-from tapdeck.storage.sftp import session
 from tapdeck.storage.sftp_target import MARK, SftpPlace, SftpTarget
 from tapdeck.storage.targets import NameTaken, Target, TargetError, WillPass, part_name
 from tests.support.openssh import FOLDER, UID, OpenSsh, openssh
 from tests.support.parcels import everything, fill, noise
+from tests.support.replacing_sftp import ReplacingSftp, replacing_sftp
 from tests.support.target_contract import TargetContract, break_off, digest_of, finish
 
 A = PurePosixPath("2026/11/24/a.wav")
 
 
-def place_on(server: OpenSsh, **changes: object) -> SftpPlace:
+def place_on(server: OpenSsh | ReplacingSftp, **changes: object) -> SftpPlace:
     values = {
         "name": "nas",
         "host": server.host,
         "port": server.port,
-        "folder": FOLDER,
+        "folder": server.folder,
         "user": server.user,
         "host_key": server.fingerprint,
         "key_file": str(server.key_file),
@@ -66,9 +66,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSsh]:
 
 
 @pytest.fixture(scope="module")
-def poor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSsh]:
-    """A server as with a disk that has no hard links."""
-    with openssh(tmp_path_factory.mktemp("poor"), sftp_options="-P hardlink") as server:
+def replacing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplacingSftp]:
+    """A server of another make."""
+    with replacing_sftp(tmp_path_factory.mktemp("other") / "server") as server:
         yield server
 
 
@@ -92,8 +92,8 @@ def using(place: SftpPlace, limit: float = 30) -> Iterator[SftpTarget]:
 class SftpFolder:
     """See target_contract.Place."""
 
-    def __init__(self, server: OpenSsh, name: str) -> None:
-        self.server, self.folder = server, f"{FOLDER}/{name}"
+    def __init__(self, server: OpenSsh | ReplacingSftp, name: str) -> None:
+        self.server, self.folder = server, f"{server.folder}/{name}"
         self.root = server.files / name
         self.root.mkdir()
         os.chown(self.root, UID, UID)
@@ -129,12 +129,13 @@ class TestSftpTarget(TargetContract):
         assert not [path for path in everything(place.root) if path.startswith(".") and path != str(MARK)]
 
 
-class TestWithoutHardLinks(TargetContract):
+class TestWhereARenameReplaces(TargetContract):
     @pytest.fixture
-    def place(self, tmp_path: Path, poor: OpenSsh) -> Iterator[SftpFolder]:
-        place = SftpFolder(poor, tmp_path.name)
+    def place(self, tmp_path: Path, replacing: ReplacingSftp) -> Iterator[SftpFolder]:
+        place = SftpFolder(replacing, tmp_path.name)
         yield place
         place.close()
+        assert not [path for path in everything(place.root) if path.startswith(".") and path != str(MARK)]
 
 
 # Who is let in, and what is refused before anything is sent.
@@ -296,6 +297,16 @@ def test_what_lets_us_in_is_no_sftp(tmp_path: Path) -> None:
         assert re.search("no SFTP|ended the session", refusal(place_on(server)))
 
 
+def test_a_server_that_sends_more_than_was_asked_for_is_refused(tmp_path: Path) -> None:
+    with replacing_sftp(tmp_path / "server") as server, using(place_on(server)) as target:
+        put(target, A, b"sound")
+        server.more_than_asked = b"!"
+        with pytest.raises(WillPass, match="more than was asked for"):
+            b"".join(target.read(A))
+        server.more_than_asked = b""
+        assert b"".join(target.read(A)) == b"sound"
+
+
 def test_making_one_touches_no_network_and_loads_no_ssh() -> None:
     code = (
         "import sys; from tapdeck.storage.sftp_target import SftpPlace, SftpTarget; "
@@ -386,9 +397,8 @@ def test_a_server_that_stands_still_is_given_up(own: OpenSsh, moment: str) -> No
     target.close()
 
 
-def test_a_slow_upload_outlives_the_servers_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_upload_outlives_the_servers_patience(tmp_path: Path) -> None:
     """The server asks now and then whether we are still there: while a pause of a bandwidth limit lasts, too."""
-    monkeypatch.setattr(session, "_BREATH_S", 0.2)
     with (
         openssh(tmp_path / "server", more="ClientAliveInterval 1\nClientAliveCountMax 1") as server,
         using(place_on(server)) as target,
@@ -401,8 +411,7 @@ def test_a_slow_upload_outlives_the_servers_patience(tmp_path: Path, monkeypatch
 
 
 def test_a_connection_that_nobody_uses_is_closed(shared: OpenSsh, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_BREATH_S", 0.1)
-    monkeypatch.setattr(session, "_IDLE_S", 0.2)
+    monkeypatch.setattr("tapdeck.storage.sftp.session._IDLE_S", 0.2)
     shared.log.write_text("")
     with using(place_on(shared)) as target:
         deadline = time.monotonic() + 10
@@ -578,23 +587,19 @@ def test_names_that_cannot_be_are_told(shared: OpenSsh, tmp_path: Path) -> None:
 # How files get their names.
 
 
-@pytest.mark.parametrize(
-    ("options", "way"),
-    [
-        ("", "hard link, never replaces"),
-        ("-P hardlink", "claims the name, then posix-rename"),
-        ("-P hardlink,posix-rename", "rename, which this server refuses where the name exists"),
-        ("-P fsync,statvfs,limits", "hard link, never replaces"),
-    ],
-)
-def test_no_file_is_ever_replaced(tmp_path: Path, options: str, way: str) -> None:
-    with openssh(tmp_path / "server", sftp_options=options) as server, using(place_on(server)) as target:
-        assert target.about()["naming"] == way
-        assert ("no fsync" in target.about()["durable"]) == ("fsync" in options)
+@pytest.mark.parametrize("options", ["", "-P hardlink,posix-rename", "-P fsync,statvfs,limits", None])
+def test_no_file_is_ever_replaced(tmp_path: Path, options: str | None) -> None:
+    """By OpenSSH with and without its extensions, and by a server whose rename would replace."""
+    running = replacing_sftp(tmp_path / "server") if options is None else openssh(tmp_path / "server", options)
+    with running as server, using(place_on(server)) as target:
+        about = target.about()
+        assert about["naming"].startswith("claims the name" if options is None else "rename, which this server refuses")
+        assert ("no fsync" in about["durable"]) == ("fsync" in (options or ""))
         for digest in ("", digest_of(b"ours")):
             other = server.files / A
             with pytest.raises(NameTaken, match="other content"), target.upload(A, 4, digest) as upload:  # noqa: PT012
                 upload.write(b"ours")
+                assert b"".join(upload.read_back()) == b"ours"
                 other.write_bytes(b"them")
             assert everything(server.files).keys() == {str(A), str(MARK)}
             assert other.read_bytes() == b"them"
@@ -606,20 +611,22 @@ def test_no_file_is_ever_replaced(tmp_path: Path, options: str, way: str) -> Non
             other.unlink()
 
 
-@pytest.mark.parametrize("digest", ["", digest_of(b"sound")])
-def test_the_second_name_that_a_kill_leaves_goes(own: OpenSsh, digest: str) -> None:
-    """The server was killed between giving the name and taking the temporary one."""
+@pytest.mark.parametrize("long", [False, True])
+def test_the_second_name_that_a_kill_leaves_goes(own: OpenSsh, long: bool) -> None:
+    """The server lost its power between giving the name and taking the temporary one."""
+    sound, other = (noise(1 << 20), noise(1 << 20)) if long else (b"sound", b"other")
     with using(place_on(own)) as target:
-        put(target, A, b"sound")
-        part = own.files / A.with_name(part_name(A.name, digest))
+        put(target, A, sound)
+        part = own.files / A.with_name(part_name(A.name, digest_of(sound) if long else ""))
         os.link(own.files / A, part)
         with pytest.raises(NameTaken):
-            put(target, A, b"other", digest)
-        assert (own.files / A).read_bytes() == b"sound"
+            put(target, A, other, digest_of(other) if long else "")
+        assert (own.files / A).read_bytes() == sound
         assert not part.exists()
         os.link(own.files / A, part)
         target.close()
-        assert target.size(A) == 5
+        assert target.size(A) == len(sound)
+        assert b"".join(target.read(A)) == sound
         assert everything(own.files).keys() == {str(A), str(MARK)}
 
 
