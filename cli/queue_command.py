@@ -22,6 +22,8 @@ from .targets import all_targets, destinations
 if TYPE_CHECKING:
     from ..storage.queue_visit import Fate, Known, QueueVisit
 
+Given = tuple[Path | None, dict[str, Any]]
+"""The configuration file and the options that stand before a subcommand."""
 _OPTIONS = with_options("recording", "storage", "deliver", "users")
 _target = click.option("--target", "names", multiple=True, metavar="NAME", help="Only this target.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -48,9 +50,10 @@ def queue(context: click.Context, /, as_json: bool, config: Path | None, **optio
 
     It reads the queue itself: the deliver stage may run or not.
     """
-    context.obj = settings = load(config, options)
     if context.invoked_subcommand is not None:
+        context.obj = config, options
         return
+    settings = load(config, options)
     with _visit(settings) as visit:
         rows = [_row(visit, settings, one.name, time.time()) for one in destinations(settings)]
         left = visit.left([one.name for one in destinations(settings)])
@@ -68,12 +71,14 @@ def queue(context: click.Context, /, as_json: bool, config: Path | None, **optio
 @queue.command()
 @click.argument("recording", required=False)
 @_target
+@_OPTIONS
 @click.pass_obj
-def retry(settings: Settings, recording: str | None, names: tuple[str, ...]) -> None:
+def retry(given: Given, recording: str | None, names: tuple[str, ...], config: Path | None, **options: Any) -> None:
     """Try at once what waits: everything, one target's, or RECORDING (its id, or a file's path or name).
 
     A running deliver stage begins within two seconds.
     """
+    settings = _settings(given, config, options)
     chosen = _chosen(settings, names)
     with _visit(settings) as visit:
         numbers = None if recording is None else [one.number for one in _find(visit, settings, recording)]
@@ -86,9 +91,11 @@ def retry(settings: Settings, recording: str | None, names: tuple[str, ...]) -> 
 @queue.command()
 @click.argument("recording")
 @_target
+@_OPTIONS
 @click.pass_obj
-def drop(settings: Settings, recording: str, names: tuple[str, ...]) -> None:
+def drop(given: Given, recording: str, names: tuple[str, ...], config: Path | None, **options: Any) -> None:
     """Take note that RECORDING was lost before it was delivered, which ends the alarm. Nothing is deleted."""
+    settings = _settings(given, config, options)
     chosen = _chosen(settings, names)
     with _visit(settings) as visit:
         count = visit.drop([one.number for one in _find(visit, settings, recording)], chosen)
@@ -102,9 +109,11 @@ def drop(settings: Settings, recording: str, names: tuple[str, ...]) -> None:
 @queue.command()
 @click.argument("recording")
 @_as_json
+@_OPTIONS
 @click.pass_obj
-def why(settings: Settings, recording: str, as_json: bool) -> None:
+def why(given: Given, recording: str, as_json: bool, config: Path | None, **options: Any) -> None:
     """Say for each target where RECORDING is, or why not: its id, or a file's path or name."""
+    settings = _settings(given, config, options)
     with _visit(settings) as visit:
         found = [(one, _fates(visit, settings, one)) for one in _find(visit, settings, recording)]
     if as_json:
@@ -116,6 +125,12 @@ def why(settings: Settings, recording: str, as_json: bool) -> None:
         click.echo(f"{one.parcel.id}  {for_terminal(one.parcel.stem, 1000)}  {where}")
         for fate in fates:
             click.echo(f"  {for_terminal(fate['target'])}: {for_terminal(fate['text'], 2000)}")
+
+
+def _settings(given: Given, config: Path | None, options: dict[str, Any]) -> Settings:
+    """Load the settings. Options may stand before the subcommand and behind it; what is behind goes first."""
+    before, others = given
+    return load(config or before, others | {name: value for name, value in options.items() if value is not None})
 
 
 @contextmanager

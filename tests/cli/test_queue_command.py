@@ -34,7 +34,7 @@ def ask(box: Deliver, *words: str) -> tuple[int, str, str]:
     """Ask about the queue of a box."""
     config = box.more[box.more.index("--config") + 1]
     places = ["--config", config, "--state", str(box.state), "--out", str(box.root)]
-    command = [box.python, "-m", "tapdeck.cli", "queue", *places, *words]
+    command = [box.python, "-m", "tapdeck.cli", "queue", *words[:1], *places, *words[1:]]
     done = subprocess.run(command, env=box.environ, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout, done.stderr
