@@ -10,7 +10,6 @@ from typing import Any
 
 from ..sip.call import Answered, Ended, Event, Revived, Ringing
 from ..sip.dialog import Call, Party
-from ..sniffer.correlator import SECOND, Tracked
 from ..sniffer.datagrams import RtpColumns
 from ..sniffer.direction import direction
 from ..sniffer.engine import Listener
@@ -24,6 +23,7 @@ from ..sniffer.sources.capture_file import CaptureError
 from ..sniffer.sources.ring import Ring
 from ..sniffer.streams import Lookup
 from ..sniffer.tap import Interleave
+from ..sniffer.tracked import SECOND, Tracked
 from ..storage.resume import take_over
 from ..storage.spool import SpoolBook, SpoolFiles
 from ..storage.spool_queue import SpoolQueue

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..sip.dialog import Party
-from ..sniffer.correlator import SECOND
+from ..sniffer.tracked import SECOND
 from ..storage import state
 from ..storage.localtime import Zone
 from ..storage.running import CallNow, Running, SideNow

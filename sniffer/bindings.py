@@ -8,7 +8,7 @@ from ..sip.dialog import Party
 from ..sip.sdp import Media
 
 if TYPE_CHECKING:
-    from .correlator import Tracked
+    from .tracked import Tracked
 
 EndpointKey = tuple[int, int]
 """Address key and port."""

@@ -5,9 +5,8 @@ RTP). What came before the SDP that explains it is claimed backwards. A claim ha
 again: who owns an endpoint is a question with a time in it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from ..sip.dialog import (
     Call,
@@ -21,15 +20,13 @@ from ..sip.dialog import (
     Started,
     Transferred,
 )
-from ..sip.sdp import Format, Media
+from ..sip.sdp import Media
 from .addresses import address_key
 from .bindings import Binding, Bindings, EndpointKey, Match, Source
-from .keyring import Keyring
 from .related import Relations
 from .streams import StreamTable
+from .tracked import FOREVER, SECOND, Claim, Tracked, note_media, note_other
 
-SECOND = 1_000_000_000
-FOREVER = 1 << 62
 PAUSE = SECOND
 """How long a stream must have been silent, in ns, before another call may take it from one that is not over."""
 
@@ -54,99 +51,6 @@ class CallSettings:
         return int(self.bye_linger_s * SECOND)
 
 
-class Leg(NamedTuple):
-    """What names a call for good: Call-ID, the caller's first From-tag, start in ns; and its number in this run."""
-
-    call_id: str
-    caller_tag: str
-    started: int
-    number: int
-
-
-@dataclass(slots=True, eq=False)
-class Claim:
-    """A call's hold on a stream for since <= time < until (ns)."""
-
-    tracked: "Tracked"
-    stream: int
-    match: Match
-    since: int
-    until: int = FOREVER
-
-    @property
-    def sender(self) -> Party:
-        """Whose sound it is."""
-        return self.match.sender
-
-
-@dataclass(slots=True, eq=False)
-class Tracked:
-    """A call as the correlator sees it: the dialog, its claims, and what was heard on the way."""
-
-    call: Call
-    claims: list[Claim] = field(default_factory=list)
-    endpoints: list[EndpointKey] = field(default_factory=list)
-    media: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
-    digits: list[tuple[int, Party, str]] = field(default_factory=list)
-    holds: list[tuple[int, Party, bool]] = field(default_factory=list)
-    others: list[tuple[int, Party, str]] = field(default_factory=list)
-    related: list["Leg"] = field(default_factory=list)
-    tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
-    secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
-    keys: Keyring = field(default_factory=Keyring)
-    closed: bool = False
-    leg: "Leg" = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.leg = Leg(self.call.call_id, self.call.caller_tag, self.call.started, self.call.number)
-
-    def forget(self) -> None:
-        """Let go of what is no longer needed once the call is given out: other calls may hold on to this one."""
-        self.claims, self.endpoints, self.tags, self.keys = [], [], {}, Keyring()
-
-    def formats(self, sender: Party) -> list[tuple[int, Mapping[int, Format]]]:
-        """Return what payload types mean in packets of this sender, each map with the time it holds from (ns)."""
-        receiver = Party.CALLEE if sender is Party.CALLER else Party.CALLER
-        own = self.media[sender]
-        changes = sorted({time for time, _ in own} | {time for time, _ in self.media[receiver]})
-        maps: list[tuple[int, Mapping[int, Format]]] = []
-        for time in changes:
-            merged: dict[int, Format] = {}
-            for party in (sender, receiver):
-                for since, media in self.media[party]:
-                    if since <= time:
-                        merged.update(media.formats)
-            if not maps or maps[-1][1] != merged:
-                maps.append((time, merged))
-        return maps
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether the parties agreed on SRTP: each that spoke of media last offered it with keys."""
-        last = [spoken[-1][1] for spoken in self.media.values() if spoken]
-        return bool(last) and all(media.encrypted for media in last)
-
-    def secrecy(self) -> list[tuple[int, bool]]:
-        """Return whether the parties had agreed on SRTP, each answer with the time it holds from (ns).
-
-        What was agreed first holds for all that came before it; an offer that nobody answered changes nothing.
-        """
-        spoken = [(time, party, media.encrypted) for party in Party for time, media in self.media[party]]
-        spoken.sort(key=lambda entry: entry[0])
-        agreed: list[tuple[int, bool]] = []
-        waiting: tuple[Party, bool] | None = None
-        for time, party, encrypted in spoken:
-            if waiting is None or waiting[0] is party:
-                waiting = party, encrypted
-            else:
-                agreed.append((time, encrypted and waiting[1]))
-                waiting = None
-        return agreed or [(time, encrypted) for time, _, encrypted in spoken[-1:]]
-
-
-MAX_MEDIA_CHANGES = 256
-MAX_OTHER = 200
-"""Characters of what is noted of an m-line."""
 MAX_CLAIMS = 4096
 MAX_DIGITS = 4096
 
@@ -231,7 +135,7 @@ class Correlator:
         """A stream begins, or goes on after a silence in which its ports may have changed hands."""
         self._evaluate(stream, time)
 
-    def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> list["Tracked"]:
+    def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> list[Tracked]:
         """A ZRTP handshake (RFC 6189) is complete between two endpoints: what follows is SRTP, whatever the SDP
         says. Return the calls that this concerns.
         """
@@ -253,9 +157,9 @@ class Correlator:
         first_audio = True
         for media in event.sdp.media:
             if media.kind != "audio" and media.port and event.hop == 0:
-                _note_other(tracked, event.party, event.time, media)
+                note_other(tracked, event.party, event.time, media)
             if media.kind == "audio" and media.port and first_audio and event.hop == 0:
-                self._note_media(tracked, event.party, event.time, media)
+                note_media(tracked, event.party, event.time, media)
                 first_audio = False
             if media.kind == "audio" and media.crypto:
                 tracked.keys.add(event.party, media.crypto)
@@ -264,15 +168,6 @@ class Correlator:
                 if event.party is Party.CALLEE and len(tracked.tags) < MAX_CLAIMS:
                     tracked.tags.setdefault(endpoint, set()).add(event.tag)
                 self._bind(endpoint, Binding(tracked, event.party, event.tag, since, by, source, media), event.time)
-
-    def _note_media(self, tracked: Tracked, party: Party, time: int, media: Media) -> None:
-        spoken = tracked.media[party]
-        if len(spoken) < MAX_MEDIA_CHANGES and (not spoken or spoken[-1][1] != media):
-            spoken.append((time, media))
-        held = media.held or media.direction in ("sendonly", "inactive")
-        before = next((state for _, who, state in reversed(tracked.holds) if who is party), False)
-        if held != before and len(tracked.holds) < MAX_MEDIA_CHANGES:
-            tracked.holds.append((time, party, held))
 
     def _endpoints(self, media: Media, event: Described) -> list[tuple[EndpointKey, Source]]:
         """Return the endpoints that an m-line names or suggests."""
@@ -486,11 +381,3 @@ def _shares(best: Match, other: Match) -> bool:
         if one is not None and two is not None and one.announced_by != two.announced_by:
             return True
     return False
-
-
-def _note_other(tracked: Tracked, party: Party, time: int, media: Media) -> None:
-    """Note what a party wants beside sound: video, a fax by T.38."""
-    names = ", ".join(dict.fromkeys(known.name for known in media.formats.values() if known.name))
-    text = f"{media.kind} {names or media.proto}"[:MAX_OTHER]
-    if len(tracked.others) < MAX_MEDIA_CHANGES and (party, text) not in [entry[1:] for entry in tracked.others]:
-        tracked.others.append((time, party, text))

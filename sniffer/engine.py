@@ -10,13 +10,14 @@ from ..sip.sdp import Format, Media
 from .account import Account
 from .addresses import AddressBook
 from .columns import Columns
-from .correlator import FOREVER, SECOND, CallSettings, Correlator, Tracked
+from .correlator import CallSettings, Correlator
 from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket
 from .records import Ints
 from .rows import Parking, RowStore, rows_of
 from .selection import EndedCall, Track, select
 from .signalling import Heard, Joiner, Signalling, Stash
 from .streams import Lookup, StreamTable
+from .tracked import FOREVER, SECOND, Tracked
 
 SLICE = 10 * SECOND
 """The longest span of time handled in one step, in ns: a block of a quiet link may span hours."""

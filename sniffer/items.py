@@ -5,7 +5,7 @@ from typing import Any
 
 from ..sip.call import Event
 from .blocks import PacketBlocks
-from .correlator import Tracked
+from .tracked import Tracked
 
 
 @dataclass(frozen=True, slots=True)

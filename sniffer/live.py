@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started, State
 from . import blocks
-from .correlator import FOREVER, SECOND, CallSettings, Claim, Tracked
+from .correlator import CallSettings
 from .datagrams import Datagrams, Mask, SlowPacket
 from .early import Early
 from .engine import SLICE, Engine
@@ -22,6 +22,7 @@ from .hold import BESIDE, Hold, Waiting
 from .items import Begun, Cycle, Forgotten, Media, Noted, Over, Past, Spoke
 from .records import Ints, Records
 from .signalling import Heard, Stash
+from .tracked import FOREVER, SECOND, Claim, Tracked
 from .visit import Visit
 
 FREE, MIXED = -1, -2

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ..sip.dialog import Call
 
 if TYPE_CHECKING:
-    from .correlator import Tracked
+    from .tracked import Tracked
 
 SECOND = 1_000_000_000
 SETUP = 180 * SECOND

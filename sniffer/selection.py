@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ..sip.dialog import Call, Party
 from ..sip.sdp import Format
 from .bindings import EndpointKey, Source
-from .correlator import Claim, Tracked
 from .keyring import Keyring
 from .rows import Rows
+from .tracked import Claim, Tracked
 
 Mask = npt.NDArray[np.bool_]
 

@@ -14,10 +14,10 @@ from ..sip.dialog import Party
 from ..sip.parties import Identity
 from ..sip.sdp import Format
 from ..sniffer.bindings import Binding, Match, Source
-from ..sniffer.correlator import Claim, Tracked
 from ..sniffer.rows import ROW
 from ..sniffer.selection import EndedCall, Track, Use
 from ..sniffer.sources.payloads import Payloads
+from ..sniffer.tracked import Claim, Tracked
 from .kept import FORMAT
 
 MAX_STREAMS = 10_000

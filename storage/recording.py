@@ -13,11 +13,11 @@ from ..rtp.events import digits
 from ..sip.dialog import Call, Party
 from ..sniffer.account import Account
 from ..sniffer.addresses import AddressBook
-from ..sniffer.correlator import Leg
 from ..sniffer.direction import Own, direction
 from ..sniffer.records import Ints
 from ..sniffer.selection import EndedCall, Use
 from ..sniffer.sources.payloads import Payloads
+from ..sniffer.tracked import Leg
 from . import decode, info
 from .atomic import AtomicBatch, AtomicFiles, make_folder
 from .blanked import blanked

@@ -10,7 +10,6 @@ import numpy as np
 from ..sniffer.account import Account
 from ..sniffer.addresses import address_key
 from ..sniffer.clock import Steps
-from ..sniffer.correlator import FOREVER
 from ..sniffer.datagrams import NO_RTP, Datagrams, Fate, Mask, RtpColumns
 from ..sniffer.direction import Own
 from ..sniffer.engine import Engine
@@ -18,6 +17,7 @@ from ..sniffer.merge import in_order
 from ..sniffer.selection import Circumstances, EndedCall, Track
 from ..sniffer.sources.capture_file import CaptureError, open_capture
 from ..sniffer.sources.payloads import Payloads
+from ..sniffer.tracked import FOREVER
 from .facts import Recorder
 from .names import Naming
 from .recording import Archive, Recording

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..sniffer import blocks
-from ..sniffer.correlator import Leg
 from ..sniffer.items import Begun, Forgotten, Item, Media, Noted, Over, Spoke
+from ..sniffer.tracked import Leg
 from .atomic import make_folder, sync_filesystem
 from .names import call_seed, recording_id
 from .spool_file import Head, note_block
