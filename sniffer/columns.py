@@ -172,8 +172,8 @@ class Block(Layers):
             header[extended] += 4 + 4 * words["second"].astype(np.int64)
         size = part.end - part.at - header
         padded = np.nonzero((first & 0x20 != 0) & (size > 0))[0]
-        if len(padded):
-            size[padded] -= self.data[part.end[padded] - 1]
+        if len(padded):  # of SRTP the count is encrypted, and says nothing yet: such a packet has no sound of its own
+            size[padded] = np.maximum(size[padded] - self.data[part.end[padded] - 1], 0)
         good = size >= 0
         if not good.all():
             self.ends(part.rows[~good], Fate.OTHER_UDP)

@@ -74,8 +74,9 @@ class Unlocker:
         data, start = self._fetch(rows, head, size)
         padded = data[start] & 0x20 != 0
         if padded.any():
-            full = data[start - 4].astype(np.int64) << 8 | data[start - 3]
-            size = np.where(padded & (full >= _UDP + head), full - _UDP - head, size)
+            full = (data[start - 4].astype(np.int64) << 8 | data[start - 3]) - _UDP - head
+            full = np.where(self.payloads.holds(rows["position"], np.maximum(full, 0)), full, size)
+            size = np.where(padded & (full >= 0), full, size)
             data, start = self._fetch(rows, head, size)
         return Packets(data.tobytes(), start, head, head + size, rows["sequence"].astype(np.int64), ssrc)
 
