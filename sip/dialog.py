@@ -7,7 +7,7 @@ shows the same message again, with one more Via, adds nothing but a copy of the 
 from collections import Counter
 from collections.abc import Callable
 
-from . import parties
+from . import siprec, transfer
 from .call import (
     OVER,
     SECOND,
@@ -21,16 +21,17 @@ from .call import (
     Endpoint,
     Event,
     Fork,
+    Forward,
     Party,
     Revived,
     Ringing,
     Signal,
     Started,
     State,
+    Transfer,
     Transferred,
 )
 from .detail import (
-    MAX_REMEMBERED,
     MAX_TEXT,
     callee_tag,
     copy_number,
@@ -48,7 +49,6 @@ from .detail import (
     take_back_offer,
     top_branch,
 )
-from .headers import parse_address
 from .message import Message
 from .sdp import SdpError, SessionDescription, session_description
 from .table import CallTable
@@ -64,11 +64,13 @@ __all__ = [
     "Endpoint",
     "Event",
     "Fork",
+    "Forward",
     "Party",
     "Revived",
     "Ringing",
     "Started",
     "State",
+    "Transfer",
     "Transferred",
 ]
 
@@ -84,17 +86,21 @@ GIVE_UP_NS = (
 CALLING_NS = 64 * SECOND  # without any answer a caller gives up after 64 * T1 (section 17.1.1.2); twice that
 
 _CARRIES_MEDIA = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
-_IN_CALL = _CARRIES_MEDIA | {"BYE", "CANCEL", "INFO", "REFER"}
+_IN_CALL = _CARRIES_MEDIA | {"BYE", "CANCEL", "INFO", "REFER", "NOTIFY"}
 
 
 class Dialogs:
-    """All calls in progress. Times are in ns; a time that goes back is taken as it is.
+    """All calls in progress. Times are in ns; a time that goes back is taken as it is. `link_headers` (lower case) name
+    what the legs of a call have in common.
 
     `refused_calls` counts calls that did not fit into the table, `sdp_errors` unreadable session descriptions by kind.
     """
 
-    def __init__(self, *, limit: int = 100_000, linger_ns: int = BYE_NS) -> None:
+    def __init__(
+        self, *, limit: int = 100_000, linger_ns: int = BYE_NS, link_headers: tuple[str, ...] = transfer.LINK_HEADERS
+    ) -> None:
         self.refused_calls = 0
+        self._link_headers = link_headers
         self.sdp_errors: Counter[str] = Counter()
         self._linger = {
             State.CHALLENGED: RETRY_NS,
@@ -111,6 +117,7 @@ class Dialogs:
             "CANCEL": self._on_cancel,
             "INFO": self._on_info,
             "REFER": self._on_refer,
+            "NOTIFY": self._on_notify,
         }
 
     @property
@@ -212,7 +219,7 @@ class Dialogs:
             self._table.refuse(message)
             return None
         self._numbered += 1
-        call = new_call(self._numbered, message, time, ends)
+        call = new_call(self._numbered, message, time, ends, self._link_headers)
         self._table.add(call, time + CALLING_NS)
         events.append(Started(call, time))
         return call
@@ -262,6 +269,7 @@ class Dialogs:
         if not note_branch(call, message):
             return []
         refine_caller(call, message)
+        call.siprec = call.siprec or siprec.participants(message)
         return self._move(call, Signal.INVITE, time)
 
     def _on_response(self, call: Call, message: Message, time: int, source: Endpoint, party: Party) -> list[Event]:
@@ -271,6 +279,8 @@ class Dialogs:
             take_back_offer(call, message.cseq.number, party.other)
         if message.cseq.method == "BYE":
             return self._on_bye_response(call, message, time, party)
+        if message.cseq.method == "REFER":
+            transfer.answered(call, message)
         if message.cseq.method != "INVITE" or message.status == 100:
             return []
         if party is Party.CALLER:
@@ -295,6 +305,8 @@ class Dialogs:
         branch = top_branch(message)
         memory.pending.discard(branch)
         memory.last_failure = f"{message.status} {message.reason[:MAX_TEXT]}".strip()
+        if message.status < 400:
+            transfer.redirected(call, message, time)
         if branch != memory.own_branch and memory.pending:
             return []
         retried = message.status in (401, 407) or message.status < 400
@@ -347,12 +359,16 @@ class Dialogs:
         return [Digits(call, time, party, digit)]
 
     def _on_refer(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
-        target = parties.number_of(parse_address(message.get("refer-to")))
-        if not target or call.state in OVER or not first_of(call, message, party):
+        asked = transfer.asked_for(message, time, party)
+        if asked is None or call.state in OVER or not first_of(call, message, party):
             return []
-        if len(call.transfers) < MAX_REMEMBERED:
-            call.transfers.append((time, target))
-        return [Transferred(call, time, target)]
+        if len(call.transfers) < transfer.MAX_TRANSFERS:
+            call.transfers.append(asked)
+        return [Transferred(call, time, asked.target, asked.replaces)]
+
+    def _on_notify(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
+        transfer.progressed(call, message, party)
+        return []
 
     def _on_description(
         self, call: Call, message: Message, time: int, source: Endpoint, party: Party, method: str

@@ -21,13 +21,16 @@ from ..sip.dialog import (
     Transferred,
 )
 from ..sip.sdp import Media
+from ..sip.transfer import LINK_HEADERS
 from .addresses import address_key
 from .bindings import Binding, Bindings, EndpointKey, Match, Source
 from .related import Relations
 from .streams import StreamTable
 from .tracked import FOREVER, SECOND, Claim, Tracked, note_media, note_other
 
+from .ties import How
 PAUSE = SECOND
+from .twins import Twins
 """How long a stream must have been silent, in ns, before another call may take it from one that is not over."""
 
 
@@ -69,9 +72,10 @@ class Correlator:
         *,
         last_before: Callable[[int, int], int],
         claimed: Callable[[int], None] | None = None,
+        link_headers: tuple[str, ...] = LINK_HEADERS,
         max_calls: int = 100_000,
     ) -> None:
-        self.dialogs = Dialogs(limit=max_calls, linger_ns=settings.linger)
+        self.dialogs = Dialogs(limit=max_calls, linger_ns=settings.linger, link_headers=link_headers)
         self.observer: Callable[[Tracked, Event], None] | None = None
         self.closed: list[Tracked] = []
         self.open: dict[int, Tracked] = {}
@@ -86,6 +90,7 @@ class Correlator:
         self._seen = 0
         self._next_check = 0
 
+        self._twins = Twins()
     def reconfigure(self, settings: CallSettings) -> None:
         """Go on with other settings."""
         self._settings = settings
@@ -118,11 +123,13 @@ class Correlator:
                 if len(tracked.digits) < MAX_DIGITS:
                     tracked.digits.append((event.time, event.party, event.digit))
             case Transferred():
-                self._relations.transferred(tracked, event.target, event.time)
+                self._relations.transferred(tracked, event.target, event.time, event.replaces)
             case Ended():
                 for claim in [claim for claim in tracked.claims if claim.until == FOREVER]:
                     self._evaluate(claim.stream, event.time)  # another call may have waited for it
             case Closed():
+                for forward in tracked.call.forwards:
+                    self._relations.forwarded(tracked, forward)
                 self._close(tracked)
             case _:
                 pass  # the call itself says that it rings, was answered, has ended or goes on
@@ -130,6 +137,10 @@ class Correlator:
     def knows(self, source: EndpointKey, destination: EndpointKey) -> bool:
         """Tell whether an open call knows either endpoint."""
         return bool(self._bindings.matches(source, destination))
+    def beside(self, rows: RtpColumns) -> Mask:
+        """Tell which datagrams that are no RTP may be a call's: a fax by T.38."""
+        return self._bindings.beside(rows)
+
 
     def stream_started(self, stream: int, time: int) -> None:
         """A stream begins, or goes on after a silence in which its ports may have changed hands."""
@@ -258,6 +269,10 @@ class Correlator:
         """How far back a call may claim media, in ns: not before its own start, unless we came in the middle."""
         reach = time - self._settings.hold
         return reach if tracked.call.joined_late else max(reach, tracked.call.started)
+        twin = self._twins.meet(new, self._streams.rows)
+        if twin is not None:
+            older, newer = sorted((twin, tracked), key=lambda one: one.call.number)
+            relate(older, newer, How.SAME_SOUND)
 
     def _learn(self, match: Match, source: EndpointKey, destination: EndpointKey, time: int) -> None:
         """Bind the end of a claimed stream that no SDP named: media towards it belongs to the same call."""
@@ -334,6 +349,7 @@ class Correlator:
             claim.until = min(claim.until, limit)
             owners = self._owners.get(claim.stream, [])
             owners.remove(claim)
+        tracked.listened(self._streams.rows)
             if not owners:
                 self._owners.pop(claim.stream, None)
             self._past.setdefault(claim.stream, []).append(claim)
@@ -342,6 +358,7 @@ class Correlator:
         del self.open[call.number]
         self.closed.append(tracked)
 
+            self._twins.forget(claim, self._streams.rows)
     def give_out(self) -> list[Tracked]:
         """Return the closed calls, and forget them."""
         closed, self.closed, self._past = self.closed, [], {}

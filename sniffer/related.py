@@ -1,9 +1,10 @@
-"""Which calls are legs of one conversation: B2BUA legs, transfers, replacements. Pure and bounded."""
+"""Which calls are legs of one conversation: B2BUA legs, transfers, forwards, replacements. Pure and bounded."""
 
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ..sip.dialog import Call
+from ..sip.dialog import Call, Forward
+from .ties import How, Tie
 
 if TYPE_CHECKING:
     from .tracked import Tracked
@@ -12,10 +13,17 @@ SECOND = 1_000_000_000
 SETUP = 180 * SECOND
 """How long after a leg's INVITE another leg may begin because of it, in ns."""
 TRANSFER = 64 * SECOND
-"""How long after a REFER the call that it asks for may begin, in ns."""
+"""How long after a REFER or a redirection the call that it asks for may begin, in ns."""
 MAX_RECENT = 4096
 MAX_RELATED = 16
 MAX_SAME_KEY = 64
+MAX_SAME_LINK = 8
+"""Calls that may bear the same value in a PBX's header: from then on it names something else than a call."""
+
+_NAMED = ("replaces", "joins")
+"""What names another call by its Call-ID."""
+
+Key = tuple[str, str]
 
 
 class Relations:
@@ -23,25 +31,39 @@ class Relations:
 
     def __init__(self) -> None:
         self._recent: deque[Tracked] = deque()
-        self._index: dict[tuple[str, str], list[Tracked]] = {}
-        self._transfers: deque[tuple[int, str, Tracked]] = deque(maxlen=1024)
+        self._index: dict[Key, list[Tracked]] = {}
+        self._awaited: deque[tuple[int, frozenset[str], How, Tracked]] = deque(maxlen=1024)
 
     def begin(self, new: "Tracked", time: int) -> None:
         """Relate a call that begins now."""
         call = new.call
         for kind, key in _looks_for(call):
-            for old in self._index.get((kind, key), ()):
-                if kind != "host" or _made_by(old.call, call):
-                    relate(old, new)
-        for when, target, old in self._transfers:
-            if 0 <= time - when <= TRANSFER and target in (call.dialled, call.callee.number):
-                relate(old, new)
+            known = self._index.get(("call-id" if kind in _NAMED else kind, key), [])
+            if kind == "link" and len(known) > MAX_SAME_LINK:
+                continue
+            for old in known:
+                how = _how(kind, old.call, call)
+                if how is not None:
+                    relate(old, new, how)
+        reached = {call.dialled, call.callee.number} - {""}
+        for when, targets, how, old in self._awaited:
+            if 0 <= time - when <= TRANSFER and targets & reached and (how is How.FROM or _same_caller(old.call, call)):
+                relate(old, new, how)
         self._remember(new)
 
-    def transferred(self, old: "Tracked", target: str, time: int) -> None:
-        """Note that a party of this call was sent to `target` (REFER, RFC 3515)."""
-        if target:
-            self._transfers.append((time, target, old))
+    def transferred(self, old: "Tracked", target: str, time: int, replaces: str = "") -> None:
+        """A party of this call was sent to `target` (REFER, RFC 3515), perhaps into the place of a call (its Call-ID).
+
+        A PBX may join the two without any further call.
+        """
+        self._awaited.append((time, frozenset({target}), How.FROM, old))
+        if replaces:
+            for other in self._index.get(("call-id", replaces), ()):
+                relate(other, old, How.CONSULTED)
+
+    def forwarded(self, old: "Tracked", forward: Forward) -> None:
+        """The callee named others in its place (3xx); the caller may begin another call with one of them."""
+        self._awaited.append((forward.time, frozenset(forward.targets), How.FORWARDED, old))
 
     def _remember(self, new: "Tracked") -> None:
         self._recent.append(new)
@@ -60,37 +82,71 @@ class Relations:
                     self._index.pop(key, None)
 
 
-def relate(old: "Tracked", new: "Tracked") -> None:
-    """Let two calls name each other; a closed one is only named."""
+def relate(old: "Tracked", new: "Tracked", how: How) -> None:
+    """Let two calls name each other, `how` being what the old one is to the new; a closed one is only named."""
     if old is new:
         return
-    if len(new.related) < MAX_RELATED and old.leg not in new.related:
-        new.related.append(old.leg)
-    if not old.closed and len(old.related) < MAX_RELATED and new.leg not in old.related:
-        old.related.append(new.leg)
+    _tie(new, old, how)
+    if not old.closed:
+        _tie(old, new, how.other_way)
 
 
-def _answers_to(call: Call) -> list[tuple[str, str]]:
+def _tie(one: "Tracked", other: "Tracked", how: How) -> None:
+    known = one.related.get(other.leg)
+    if known is not None:
+        if how.strength > known.how.strength:
+            known.how = how
+    elif len(one.related) < MAX_RELATED:
+        one.related[other.leg] = Tie(how, other=other)
+
+
+def _answers_to(call: Call) -> list[Key]:
     """Keys under which later calls may look for this one. All of them are fixed when the call begins."""
-    keys = [("call-id", call.call_id), ("host", call.invite_to[0])]
+    keys = [("call-id", call.call_id), ("link", call.call_id), ("host", call.invite_to[0])]
+    keys += [("link", link) for link in call.links if link != call.call_id]
     return keys + ([("session", call.session_id)] if call.session_id else [])
 
 
-def _looks_for(call: Call) -> list[tuple[str, str]]:
-    """Keys of calls that this one may continue: same Call-ID, Session-ID (RFC 7989), Replaces (RFC 3891), or B2BUA."""
+def _looks_for(call: Call) -> list[Key]:
+    """Keys of calls that this one may continue: same Call-ID, Session-ID (RFC 7989), Replaces (RFC 3891), Join (RFC
+    3911), what PBXs write into headers, or B2BUA.
+    """
     keys = [("call-id", call.call_id), ("host", call.invite_from[0])]
-    if call.replaces and call.replaces != call.call_id:
-        keys.append(("call-id", call.replaces))
+    keys += [("link", link) for link in (*call.links, call.call_id)]
+    for kind, other in (("replaces", call.replaces), ("joins", call.joins)):
+        if other and other != call.call_id:
+            keys.append((kind, other))
     return keys + ([("session", call.session_id)] if call.session_id else [])
+
+
+def _how(kind: str, old: Call, new: Call) -> How | None:
+    """What the old call is to the new one that was found by such a key, None if it is nothing to it."""
+    if kind == "host":
+        return How.OUTER if _made_by(old, new) else None
+    if kind == "replaces":
+        return How.PICKED_UP if old.answered is None else How.REPLACED
+    if kind == "joins":
+        return How.JOINED
+    return How.OUTER if _waits(old, new) else How.SAME_CALL
+
+
+def _waits(old: Call, new: Call) -> bool:
+    """Whether a call still rang when another began that has to do with it."""
+    return old.answered is None and old.ended is None and 0 <= new.started - old.started <= SETUP
 
 
 def _made_by(old: Call, new: Call) -> bool:
     """Tell whether the host that `old` was sent to started `new` because of it: it rings meanwhile, a party agrees."""
-    if old.answered is not None or old.ended is not None or not 0 <= new.started - old.started <= SETUP:
+    if not _waits(old, new):
         return False
     before = {_bare(number) for number in (old.caller.number, old.dialled, old.callee.number)} - {""}
     after = {_bare(number) for number in (new.caller.number, new.dialled, new.callee.number)} - {""}
     return any(_same(one, other) for one in before for other in after)
+
+
+def _same_caller(old: Call, new: Call) -> bool:
+    one, other = _bare(old.caller.number), _bare(new.caller.number)
+    return bool(one and other) and _same(one, other)
 
 
 def _bare(number: str) -> str:

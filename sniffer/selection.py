@@ -33,7 +33,8 @@ class Use(Enum):
 @dataclass(slots=True)
 class Track:
     """One stream's part in a call. `fresh` marks the rows no other call took before; `clear_until` is when SRTP took
-    over (ns, None: never); `formats` is what payload types mean, each map with the time it holds from (ns).
+    over (ns, None: never); `formats` is what payload types mean, each map with the time it holds from (ns); `forks` are
+    the To-tags of the phones that may have sent it.
     """
 
     claim: Claim
@@ -48,6 +49,7 @@ class Track:
     clear_until: int | None = None
     use: Use = Use.SOUND
 
+    forks: frozenset[str] = frozenset()
     @property
     def standing(self) -> int:
         """How close to its sender it was seen; see `bindings.Match.standing`."""
@@ -206,6 +208,9 @@ def _split_forks(ended: EndedCall) -> list[Track]:
     tags = {id(track): ended.tracked.tags.get(track.source, {""}) for track in callee}
     if not tags or len(set().union(*tags.values())) < 2:
         return tracks
+    for track in tracks:
+        if track.sender is Party.CALLEE:
+            track.forks = frozenset(ended.tracked.tags.get(track.source, ()))
     answered, answered_tag = ended.call.answered, ended.call.answered_tag
     first = min(callee, key=lambda track: int(track.rows["time"][0]))
     early = tags[id(first)]
@@ -242,3 +247,4 @@ def _part(track: Track, mask: Mask, use: Use) -> list[Track]:
             use,
         )
     ]
+            track.forks,

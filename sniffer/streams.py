@@ -31,11 +31,13 @@ STREAM = np.dtype(
         ("last", "i8"),
         ("packets", "i8"),
         ("kind", "u1"),
+        ("sequence", "u2"),
+        ("stamp", "u4"),
         ("live", "?"),
     ]
 )
 """One row a stream: address keys, ports (source << 16 | destination), SSRC, first and last packet (ns), packets seen,
-the first packet's marker and payload type, and whether the number is in use."""
+the first packet's marker and payload type, sequence number and time stamp, and whether the number is in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,14 @@ class StreamTable:
         self._free: list[int] = []
         self._resize(4096)
 
-    def look_up(self, rtp: RtpColumns) -> Lookup:
-        """Number the rows, and start the streams not seen before. Tell `note` when the rows have been dealt with."""
+    def look_up(self, rtp: RtpColumns, *, other: bool = False) -> Lookup:
+        """Number the rows, and start the streams not seen before. Tell `note` when the rows have been dealt with.
+
+        Rows that are no RTP are `other` streams than any RTP, whatever the SSRC.
+        """
         hashes = _hashes(rtp)
+        if other:
+            hashes = (hashes ^ _SEEDS[3]) | np.uint64(1)
         numbers = self._find(hashes)
         missing = np.nonzero(numbers < 0)[0]
         new: list[int] = []
@@ -110,7 +117,7 @@ class StreamTable:
         assigned[order] = new
         first = missing[index[order]]
         rows = self.rows
-        for name in ("source", "destination", "ports", "ssrc", "kind"):
+        for name in ("source", "destination", "ports", "ssrc", "kind", "sequence", "stamp"):
             rows[name][new] = getattr(rtp, name)[first]
         rows["hash"][new] = hashes[first]
         rows["first"][new] = rows["last"][new] = rtp.time[first]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..sip.dialog import Call, Party
 from ..sip.sdp import Format, Media
@@ -13,6 +13,8 @@ SECOND = 1_000_000_000
 FOREVER = 1 << 62
 MAX_MEDIA_CHANGES = 256
 MAX_OTHER = 200
+SLACK = 2 * SECOND
+"""How much later or earlier another leg's sound may begin or end, in ns, and still be all of it."""
 """Characters of what is noted of an m-line."""
 
 
@@ -43,7 +45,11 @@ class Claim:
 
 @dataclass(slots=True, eq=False)
 class Tracked:
-    """A call as the correlator sees it: the dialog, its claims, and what was heard on the way."""
+    """A call as the correlator sees it: the dialog, its claims, and what was heard on the way.
+
+    `voices` are the parties whose sound came, and can be read, and `span` is when that was (ns), as far as that was
+    looked at (`listened`).
+    """
 
     call: Call
     claims: list[Claim] = field(default_factory=list)
@@ -52,7 +58,9 @@ class Tracked:
     digits: list[tuple[int, Party, str]] = field(default_factory=list)
     holds: list[tuple[int, Party, bool]] = field(default_factory=list)
     others: list[tuple[int, Party, str]] = field(default_factory=list)
-    related: list["Leg"] = field(default_factory=list)
+    related: dict["Leg", Tie] = field(default_factory=dict)
+    voices: frozenset[Party] = frozenset()
+    span: tuple[int, int] = (0, 0)
     tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
     secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
     keys: Keyring = field(default_factory=Keyring)

@@ -1,16 +1,17 @@
 """The lines of a recording's info file, from the plan. docs/info-file.md documents the keys. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ..rtp.decoder import library
-from ..rtp.emodel import burst_ratio, score
 from ..sip.dialog import Party
 from ..sniffer.addresses import AddressBook
 from ..sniffer.selection import Track, Use
+from . import shapes
 from .localtime import Zone
 from .plan import Plan, gaps
-from .side import WINDOW_NS, Side
+from .quality import flags, quality_lines
+from .side import Side
 
 Pairs = list[tuple[str, str]]
 MAX_LIST = 200
@@ -63,14 +64,14 @@ def pairs(
     zone: Zone,
     recorder: Recorder,
     presses: list[Press],
-    related: Iterable[str],
+    related: Mapping[str, str],
     kept: str = "",
     notes: Iterable[str],
     book: AddressBook,
     seal: Iterable[tuple[str, str]] = (),
 ) -> Pairs:
     """Return the info file's lines in their documented order; `seal` are those of a recording that is sealed,
-    `kept` names its file of kept packets."""
+    `kept` names its file of kept packets, `related` says what the calls that belong to it are to it."""
     call = plan.ended.call
     end = call.ended if call.ended is not None else plan.last
     lines: Pairs = [
@@ -90,6 +91,8 @@ def pairs(
     ]
     lines += [("Asserted", f"{one.name} {one.number}".strip()) for one in call.asserted]
     lines += [("Diversion", number) for number in call.diversion]
+    if call.referred_by:
+        lines.append(("ReferredBy", call.referred_by))
     lines += [
         ("Answered", zone.iso(call.answered) if call.answered is not None else "no"),
         ("EndReason", call.end_reason),
@@ -104,7 +107,13 @@ def pairs(
     lines += _listed("Digit", [_press_text(press, plan, zone) for press in presses])
     lines += _listed("Hold", list(_holds(plan, zone)))
     lines += _listed("OtherMedia", list(_other_media(plan, zone)))
+    lines += _listed("Fork", list(shapes.forks(plan, zone)))
+    lines += _listed("Forwarded", list(shapes.forwards(plan, zone)))
+    lines += _listed("Transfer", list(shapes.transfers(plan, zone)))
+    lines += shapes.took_over(plan)
     lines += [("RelatedCalls", ", ".join(related))]
+    lines += [("Relation", f"{one.partition(' ')[0]} {how}") for one, how in related.items()]
+    lines += [("RecordingSession", person) for person in call.siprec]
     lines += _circumstances(plan, zone)
     lines += seal
     lines += [("Note", note) for note in notes]
@@ -179,7 +188,7 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
             + (f" recovered={figures.recovered}" if side.redundant else ""),
         )
     ]
-    lines += _quality(side, name)
+    lines += quality_lines(plan, party)
     srtp = plan.ended.srtp.get(party)
     if srtp is not None:
         lines.append((f"{name}-Srtp", f"authenticated={srtp.authenticated} failed={srtp.failed}"))
@@ -190,25 +199,6 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
         lines.append((f"{name}-Drift", f"{figures.drift_ms:+.1f}ms anchors={figures.anchors}"))
     silent = [f"{start / plan.rate:.3f}+{length / plan.rate:.3f}" for start, length in gaps(side.channel)]
     return lines + _listed(f"{name}-Gap", silent)
-
-
-def _quality(side: Side, name: str) -> Pairs:
-    """How a side's losses sound, as a whole and in each 10 s that have any."""
-    figures = side.figures
-    came, missed = figures.came.total(), figures.missed.total()
-    if not came:
-        return []
-    ratio = burst_ratio(missed, figures.bursts, came + missed)
-    whole = score(side.codecs, 100.0 * missed / (came + missed), ratio)
-    text = f"bursts={figures.bursts} longest={figures.longest} burstratio={ratio:.2f}"
-    lines: Pairs = [(f"{name}-Quality", text + (f" mos={whole:.2f}" if whole is not None else ""))]
-    parts = []
-    for window, lost in sorted(figures.missed.items()):
-        loss = 100.0 * lost / (lost + figures.came[window])
-        mos = score(side.codecs, loss, ratio)
-        start = f"{window * WINDOW_NS / SECOND:+.3f}s"
-        parts.append(f"{start} lost={lost} loss={loss:.2f}%" + (f" mos={mos:.2f}" if mos is not None else ""))
-    return lines + _listed(f"{name}-LossPart", parts)
 
 
 def _path(track: Track, book: AddressBook) -> str:
@@ -256,6 +246,7 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
     """
     for party, side in plan.sides.items():
         yield from _notes_of(party, side, kept)
+    yield from flags(plan)
     yield from _srtp_notes(plan)
     if len(plan.laws) > 1 and not plan.decoded:
         yield f"both G.711 laws occur: the WAV is 16-bit PCM, the payload as it crossed the wire is in {kept}"
@@ -296,5 +287,3 @@ def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:
         yield f"{side.hidden} packets of {party.value} gave way to a stream that began later; they are kept in {kept}"
     if side.figures.mirrored:
         yield f"the mirror showed {side.figures.mirrored} packets of {party.value} twice"
-    if side.figures.loss_percent > 3.0:
-        yield f"Quality: loss {side.figures.loss_percent:.1f}% > 3% from {party.value}"

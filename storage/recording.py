@@ -333,7 +333,8 @@ class Archive:
         file.write(padding(how, 2, planned.frames))
 
     def _pairs(self, result: Recording, kept: str, seal: info.Pairs) -> info.Pairs:
-        related = [f"{identity(leg)} ({leg.call_id[:80]})" for leg in result.plan.ended.tracked.related]
+        ties = result.plan.ended.tracked.related.items()
+        related = {f"{identity(leg)} ({leg.call_id[:80]})": tie.how.value for leg, tie in ties}
         return pairs(
             result.plan,
             identity=result.id,

@@ -115,7 +115,7 @@ class Sealer:
         head, over = spool.head, spool.over or {}
         related = over.get("related", head.related)
         legs = [leg_of(entry) for entry in related] if isinstance(related, list) else []
-        ended.tracked.related = [leg for leg in legs if leg is not None]
+        ended.tracked.related = dict(leg for leg in legs if leg is not None)
         for flow, since, until in _shared(spool):
             for track in ended.tracks:
                 if _flow_of(track) == flow:
@@ -189,14 +189,19 @@ def _flow_of(track: Track) -> Flow:
 
 def _without(block: Datagrams, spans: list[Span]) -> Datagrams:
     """Return a block without what another call took from this one; its frames are counted there."""
-    rtp = block.rtp
+    (rtp, taken), (other, others) = _left(block.rtp, spans), _left(block.other, spans)
+    if not taken + others:
+        return block
+    block.frames -= taken + others
+    block.fates[Fate.OTHER_UDP] -= others
+    return replace(block, rtp=rtp, other=other)
+
+
+def _left(rtp: RtpColumns, spans: list[Span]) -> tuple[RtpColumns, int]:
+    """Return the rows of no such span, and how many captured frames the others are."""
     gone: Mask = np.zeros(len(rtp), dtype=bool)
     for (source, destination, sport, dport, ssrc), since, until in spans:
         same = (rtp.source == np.uint64(source)) & (rtp.destination == np.uint64(destination))
         same &= (rtp.ports == np.uint32(sport << 16 | dport)) & (rtp.ssrc == np.uint32(ssrc))
         gone |= same & (rtp.time >= since) & (rtp.time < until)
-    if not gone.any():
-        return block
-    block.frames -= int(rtp.frames[gone].sum(dtype=np.int64))
-    rest: RtpColumns = rtp.take(~gone)
-    return replace(block, rtp=rest)
+    return (rtp.take(~gone), int(rtp.frames[gone].sum(dtype=np.int64))) if gone.any() else (rtp, 0)

@@ -1,0 +1,104 @@
+"""Calls that are sent on: REFER and its NOTIFYs (RFC 3515, 3420, 3891), redirections (RFC 3261 section 8.1.3.4), and
+what tells which call another one belongs to (RFC 3891, 3911, and headers of PBXs). Pure.
+"""
+
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+from . import parties
+from .call import Call, Forward, Party, Transfer
+from .headers import Address, decode, parse_address, parse_number
+from .message import Message
+
+MAX_TRANSFERS = 64
+MAX_TARGETS = 8
+MAX_CALL_ID = 256
+MAX_LINKS = 8
+MIN_LINK = 8
+"""Characters that a value must have, at least, to name one call and not, say, a site."""
+CONTENTS = ("message/sipfrag", "message/sip")
+
+LINK_HEADERS = (
+    *("x-call-id", "x-callid", "x-original-call-id", "x-orig-call-id", "x-inbound-call-id", "x-cid"),
+    *("x-correlation-id", "x-session-id", "x-conversation-id", "x-linkedid", "x-asterisk-linkedid"),
+    *(
+        "x-genesys-calluuid",
+        "x-ucid",
+        "x-ani-ucid",
+        "cisco-guid",
+        "x-broadworks-correlation-info",
+        "av-global-session-id",
+    ),
+)
+"""Headers in which PBXs and session border controllers name the call that a leg is part of."""
+
+_STATUS = re.compile(rb"\s*SIP/2\.0 +([1-6][0-9][0-9])(?: +([^\r\n]*))?", re.IGNORECASE)
+
+
+def asked_for(message: Message, time: int, party: Party) -> Transfer | None:
+    """The transfer that a REFER asks for; None if it names nobody."""
+    address = parse_address(message.get("refer-to"))
+    target = parties.number_of(address)
+    if not target:
+        return None
+    replaces = call_named(_uri_header(address, "replaces"))
+    return Transfer(time, party, target, replaces, message.cseq.number)
+
+
+def answered(call: Call, message: Message) -> None:
+    """Note the final response to a REFER."""
+    for transfer in reversed(call.transfers):
+        if transfer.refer == message.cseq.number and message.status >= 200:
+            transfer.answer = transfer.answer or message.status
+            return
+
+
+def progressed(call: Call, message: Message, party: Party) -> None:
+    """Note what a NOTIFY says of the call that a REFER asked for: it comes from who was sent on."""
+    event, _, params = message.get("event").partition(";")
+    if event.strip().lower() != "refer" or message.content_type not in CONTENTS:
+        return
+    line = _STATUS.match(message.body[:512])
+    if line is None:
+        return
+    named = re.search(r"(?:^|;)\s*id\s*=\s*([0-9]+)", params)
+    for transfer in reversed(call.transfers):
+        if transfer.by is party or (named and parse_number(named[1], 2**31) != transfer.refer):
+            continue
+        if transfer.outcome < 200:
+            transfer.outcome = int(line[1])
+            transfer.reason = decode(line[2] or b"").strip()[: parties.MAX_NUMBER]
+        return
+
+
+def redirected(call: Call, message: Message, time: int) -> None:
+    """Note whom a 3xx names instead (RFC 3261 section 21.3)."""
+    addresses = [parse_address(value) for value in message.values("contact")[:MAX_TARGETS]]
+    targets = tuple(dict.fromkeys(parties.number_of(address) for address in addresses))
+    by = call.forwards[-1].targets[0] if call.forwards else call.dialled or call.callee.number
+    if any(targets) and len(call.forwards) < MAX_TARGETS and targets not in [one.targets for one in call.forwards]:
+        call.forwards.append(Forward(time, message.status, by, tuple(filter(None, targets))))
+
+
+def call_named(value: str) -> str:
+    """The Call-ID in a Replaces or Join value."""
+    return value.partition(";")[0].strip()[:MAX_CALL_ID]
+
+
+def links_of(message: Message, names: Iterable[str]) -> tuple[str, ...]:
+    """What headers of these names (lower case) say that other legs of the call say too; and the ICID of RFC 7315."""
+    found = [message.get(name) for name in names]
+    charging = re.search(r"icid-value\s*=\s*\"?([^\";]+)", message.get("p-charging-vector"))
+    found.append(charging[1] if charging else "")
+    values = (value.strip()[:MAX_CALL_ID] for value in found)
+    return tuple(dict.fromkeys(value for value in values if len(value) >= MIN_LINK))[:MAX_LINKS]
+
+
+def _uri_header(address: Address, name: str) -> str:
+    """A header that a URI asks for (RFC 3261 section 19.1.1), "" if it does not."""
+    for piece in address.uri.partition("?")[2].split("&"):
+        key, _, value = piece.partition("=")
+        if key.strip().lower() == name:
+            return decode(unquote_to_bytes(value))
+    return ""
