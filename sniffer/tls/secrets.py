@@ -49,7 +49,9 @@ class Secrets:
         return len(self._kept)
 
     def feed(self, data: bytes) -> int:
-        """Take what was appended to a key log; a line that is not whole yet waits. Return how many secrets came."""
+        """Take what was appended to a key log; return how many secrets came. A last line that is not whole yet is tried,
+        and read again when more of it comes.
+        """
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest
         if self._long and lines:
@@ -57,20 +59,23 @@ class Secrets:
         if len(rest) > MAX_LINE:
             self._rest, self._long = b"", True
             self.odd += 1
-        return sum(self._line(line) for line in lines)
+        came = sum(self._line(line) for line in lines)
+        return came + (self._take(_secret(rest.split())) if not self._long else 0)
 
-    def end(self) -> int:
-        """No more is appended for now: a last line without its end is a line. Return how many secrets came."""
-        rest, self._rest = self._rest, b""
-        return 0 if self._long else self._line(rest)
+    def restart(self) -> None:
+        """Another key log begins: what is left of a line of the one before is none."""
+        self._rest, self._long = b"", False
 
     def _line(self, line: bytes) -> bool:
         words = line.split()
         if not words or words[0].startswith(b"#"):
             return False
         found = _secret(words) if len(line) <= MAX_LINE else None
+        self.odd += found is None
+        return self._take(found)
+
+    def _take(self, found: tuple[tuple[str, bytes], bytes] | None) -> bool:
         if found is None:
-            self.odd += 1
             return False
         key, secret = found
         if self._kept.get(key) == secret:
@@ -89,8 +94,8 @@ class Secrets:
 
 def _secret(words: list[bytes]) -> tuple[tuple[str, bytes], bytes] | None:
     """Read a line; None for what is no secret, or of a kind that nobody needs."""
-    label = words[0].decode("ascii", "replace")
-    if len(words) != 3 or label not in _LABELS:
+    label = words[0].decode("ascii", "replace") if len(words) == 3 else ""
+    if label not in _LABELS:
         return None
     try:
         name, secret = binascii.unhexlify(words[1]), binascii.unhexlify(words[2])

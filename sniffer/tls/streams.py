@@ -198,9 +198,7 @@ class TlsStreams:
             self._give_up(kept)
             if not stays:
                 self._drop(kept)
-        elif not kept.ours and kept.unsure > (MAX_UNSURE if stays else 0):
-            self._drop(kept)
-        elif not stays and kept.session.unreadable:
+        elif _is_other(kept):
             self._drop(kept)
         while self._total > MAX_TOTAL and self._waiting:
             self._give_up(next(iter(self._waiting.values())))
@@ -225,3 +223,10 @@ class TlsStreams:
         if session.unreadable and not kept.blind:
             kept.blind = True
             self.counts[f"connections with {session.unreadable}, which cannot be read"] += 1
+
+
+def _is_other(kept: _Kept) -> bool:
+    """Tell whether a connection has shown that it does not carry SIP, or never will show."""
+    if kept.stays:
+        return not kept.ours and kept.unsure > MAX_UNSURE
+    return kept.unsure > 0 or bool(kept.session.unreadable)
