@@ -1,6 +1,5 @@
 """What single messages add to a call: who, from where, which forks, timers and holds. The dialog table calls these."""
 
-import re
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -14,10 +13,6 @@ Key = TypeVar("Key")
 MAX_FORKS = 64
 MAX_REMEMBERED = 512
 MAX_TEXT = 256
-
-# RFC 2976 names no format; these are the two that phones send. Cisco's numbers its keys on to 16, the hook flash.
-_RELAY_KEYS = {"10": "*", "11": "#", "12": "A", "13": "B", "14": "C", "15": "D"}
-_KEYS = frozenset("0123456789*#ABCD")
 
 
 def new_call(
@@ -199,19 +194,3 @@ def take_back_offer(call: Call, number: int, party: Party) -> None:
     before = call.memory.offers.pop((party, number), None)
     if before is not None:
         call.memory.holds[party] = before
-
-
-def digit_of(message: Message) -> str:
-    """The key pressed, "" where there is none."""
-    text = message.body[:256].decode("latin-1")
-    if message.content_type == "application/dtmf":
-        return _key(text)
-    if message.content_type != "application/dtmf-relay":
-        return ""
-    return _key(parse_params(re.sub(r"[\r\n]+", ";", text)).get("signal", ""))
-
-
-def _key(text: str) -> str:
-    key = text.strip().upper()
-    key = _RELAY_KEYS.get(key, key)
-    return key if key in _KEYS else ""

@@ -35,7 +35,6 @@ from .detail import (
     MAX_TEXT,
     callee_tag,
     copy_number,
-    digit_of,
     first_of,
     is_repeat,
     new_call,
@@ -49,6 +48,7 @@ from .detail import (
     take_back_offer,
     top_branch,
 )
+from .keys import digit_of
 from .message import Message
 from .sdp import SdpError, SessionDescription, session_description
 from .table import CallTable
