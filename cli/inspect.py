@@ -269,4 +269,4 @@ def _jitter(track: Track, formats: dict[int, Format]) -> float | None:
     if known is None:
         return None
     rows = track.rows[types == main]
-    return jitter_ms(rows["time"], rows["stamp"], known.rate)
+    return jitter_ms(rows["time"], rows["stamp"], known.rate)[0]

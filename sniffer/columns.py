@@ -6,16 +6,21 @@ column. A frame's `Fate` says what became of it, so that every frame is counted 
 
 import numpy as np
 
+from ..rtp.rtcp import MAX_SIZE as MAX_RTCP
 from ..sip.message import may_begin_sip
 from .addresses import AddressBook
-from .datagrams import Datagrams, Fate, Keys, Mask, RtpColumns, join, tcp_flow_keys
+from .datagrams import NOT_RTP, Datagrams, Fate, Keys, Mask, RtpColumns, in_time, join, tcp_flow_keys
 from .layers import Layers
 from .peeling import Part
 from .records import WORDS, Ints, Records, gather
 
+MAX_REPORTS = 4096
+"""RTCP packets of a block that are looked at; a flood of them is only counted."""
 _UDP = np.dtype([("source", ">u2"), ("destination", ">u2"), ("size", ">u2"), ("sum", ">u2")])
 _RTP = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("stamp", ">u4"), ("ssrc", ">u4")])
 _TEXT = np.dtype([("text", "u1", (16,))])
+MIN_OTHER = 4
+"""Bytes that a packet of a fax has at least: sequence number, length and some content."""
 
 
 class Columns:
@@ -45,14 +50,13 @@ class Block(Layers):
         self.tcp_flows = tcp_flows
         self.cut = 0
         self.rtp: list[RtpColumns] = []
+        self.other: list[RtpColumns] = []
 
     def datagrams(self) -> Datagrams:
         """Peel all frames, and return what they held."""
         self.links()
         records, time = self.records, self.records.time
-        rtp = join(self.rtp)
-        if len(rtp) > 1 and (np.diff(rtp.time) < 0).any():
-            rtp = rtp.take(np.argsort(rtp.time, kind="stable"))
+        rtp = in_time(join(self.rtp))
         self.slow.sort(key=lambda entry: (entry[1].time, entry[0]))
         return Datagrams(
             rtp=rtp,
@@ -62,6 +66,7 @@ class Block(Layers):
             last=int(time.max()) if len(time) else 0,
             frames=len(records),
             cut=self.cut,
+            other=in_time(join(self.other)),
         )
 
     # -- transport -----------------------------------------------------------------------------------------------------
@@ -122,12 +127,12 @@ class Block(Layers):
     def odd_payloads(
         self, part: Part, source: Ints, destination: Ints, head: np.ndarray, size: Ints, rtp: Mask, rtcp: Mask
     ) -> None:
-        """Give payloads that are not RTP their fate; what may be SIP, and ZRTP, takes the slow path."""
+        """Give payloads that are not RTP their fate; what may be SIP, ZRTP, and RTCP take the slow path."""
         first = head["first"]
         cookie = head["stamp"].astype(np.int64)
         stun = (first < 4) & (size >= 8) & (cookie == 0x2112A442)
         zrtp = (first >> 4 == 1) & (size >= 12) & (cookie == 0x5A525450)
-        dtls = (first >= 20) & (first <= 63) & (size >= 13) & (head["second"] == 0xFE)
+        dtls = (first >= 20) & (first <= 63) & (size >= 13) & (head["second"] == 0xFE) & (head["sequence"] >= 0xFC00)
         known = rtp | rtcp | stun | zrtp | dtls
         sip_port = np.isin(source, self.sip_ports) | np.isin(destination, self.sip_ports)
         text = ~known & (sip_port | ((size >= 16) & self.looks_like_text(part.at)))
@@ -141,10 +146,36 @@ class Block(Layers):
         ):
             self.ends(part.rows[mask], fate)
         self.ends(part.rows[other], Fate.OTHER_UDP)
-        for index in np.nonzero(text | zrtp)[0].tolist():
+        other &= size >= MIN_OTHER
+        if other.any():
+            self.other_rows(part.pick(other), (source << 16 | destination)[other], head[other])
+        report = rtcp & (size <= MAX_RTCP)
+        if report.any():
+            report[np.nonzero(report)[0][MAX_REPORTS:]] = False
+        for index in np.nonzero(text | zrtp | report)[0].tolist():
             flow = (int(part.source[index]), int(part.destination[index]), int(source[index]), int(destination[index]))
-            fate = Fate.ZRTP if zrtp[index] else Fate.TEXT
+            fate = Fate.ZRTP if zrtp[index] else Fate.RTCP if report[index] else Fate.TEXT
             self.slow_packet(int(part.rows[index]), fate, flow, int(part.at[index]), int(part.end[index]))
+
+    def other_rows(self, part: Part, ports: Ints, head: np.ndarray) -> None:
+        """Keep what may be a fax (UDPTL, ITU-T T.38) as columns: SDP alone can tell."""
+        count = len(part.rows)
+        self.other.append(
+            RtpColumns(
+                time=self.records.time[part.rows],
+                source=part.source,
+                destination=part.destination,
+                ports=ports.astype(np.uint32),
+                position=part.at + self.records.position,
+                size=(part.end - part.at).astype(np.int32),
+                sequence=head["first"].astype(np.uint16) << 8 | head["second"],
+                stamp=np.zeros(count, dtype=np.uint32),
+                ssrc=np.full(count, NOT_RTP, dtype=np.uint32),
+                kind=np.zeros(count, dtype=np.uint8),
+                frames=np.ones(count, dtype=np.uint8),
+                head=np.zeros(count, dtype=np.uint16),
+            )
+        )
 
     def looks_like_text(self, at: Ints) -> Mask:
         """Tell which payloads may begin a SIP message: three capitals, printable, a blank or slash among 16 bytes."""

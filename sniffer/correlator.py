@@ -20,17 +20,18 @@ from ..sip.dialog import (
     Started,
     Transferred,
 )
+from ..sip.link_headers import LINK_HEADERS
 from ..sip.sdp import Media
-from ..sip.transfer import LINK_HEADERS
 from .addresses import address_key
 from .bindings import Binding, Bindings, EndpointKey, Match, Source
-from .related import Relations
+from .datagrams import Mask, RtpColumns
+from .related import Relations, same_sound
+from .reports import Reporting
 from .streams import StreamTable
 from .tracked import FOREVER, SECOND, Claim, Tracked, note_media, note_other
-
-from .ties import How
-PAUSE = SECOND
 from .twins import Twins
+
+PAUSE = SECOND
 """How long a stream must have been silent, in ns, before another call may take it from one that is not over."""
 
 
@@ -70,9 +71,9 @@ class Correlator:
         streams: StreamTable,
         settings: CallSettings,
         *,
+        link_headers: tuple[str, ...] = LINK_HEADERS,
         last_before: Callable[[int, int], int],
         claimed: Callable[[int], None] | None = None,
-        link_headers: tuple[str, ...] = LINK_HEADERS,
         max_calls: int = 100_000,
     ) -> None:
         self.dialogs = Dialogs(limit=max_calls, linger_ns=settings.linger, link_headers=link_headers)
@@ -84,13 +85,14 @@ class Correlator:
         self._claimed = claimed
         self._settings = settings
         self._bindings = Bindings()
+        self.reporting = Reporting(self._bindings)
         self._owners: dict[int, list[Claim]] = {}
         self._past: dict[int, list[Claim]] = {}
         self._relations = Relations()
+        self._twins = Twins()
         self._seen = 0
         self._next_check = 0
 
-        self._twins = Twins()
     def reconfigure(self, settings: CallSettings) -> None:
         """Go on with other settings."""
         self._settings = settings
@@ -125,22 +127,22 @@ class Correlator:
             case Transferred():
                 self._relations.transferred(tracked, event.target, event.time, event.replaces)
             case Ended():
+                for forward in tracked.call.forwards:
+                    self._relations.forwarded(tracked, forward)
                 for claim in [claim for claim in tracked.claims if claim.until == FOREVER]:
                     self._evaluate(claim.stream, event.time)  # another call may have waited for it
             case Closed():
-                for forward in tracked.call.forwards:
-                    self._relations.forwarded(tracked, forward)
                 self._close(tracked)
             case _:
                 pass  # the call itself says that it rings, was answered, has ended or goes on
 
-    def knows(self, source: EndpointKey, destination: EndpointKey) -> bool:
-        """Tell whether an open call knows either endpoint."""
-        return bool(self._bindings.matches(source, destination))
     def beside(self, rows: RtpColumns) -> Mask:
         """Tell which datagrams that are no RTP may be a call's: a fax by T.38."""
         return self._bindings.beside(rows)
 
+    def knows(self, source: EndpointKey, destination: EndpointKey) -> bool:
+        """Tell whether an open call knows either endpoint."""
+        return bool(self._bindings.matches(source, destination))
 
     def stream_started(self, stream: int, time: int) -> None:
         """A stream begins, or goes on after a silence in which its ports may have changed hands."""
@@ -174,6 +176,8 @@ class Correlator:
                 first_audio = False
             if media.kind == "audio" and media.crypto:
                 tracked.keys.add(event.party, media.crypto)
+            if media.kind == "audio":
+                self.reporting.told(media)
             for endpoint, source in self._endpoints(media, event):
                 since, by = event.time, event.announced_by
                 if event.party is Party.CALLEE and len(tracked.tags) < MAX_CLAIMS:
@@ -264,15 +268,14 @@ class Correlator:
         new = Claim(tracked, stream, match, since)
         claims.append(new)
         tracked.claims.append(new)
+        twin = self._twins.meet(new, self._streams.rows)
+        if twin is not None:
+            same_sound(twin, new)
 
     def _reach(self, tracked: Tracked, time: int) -> int:
         """How far back a call may claim media, in ns: not before its own start, unless we came in the middle."""
         reach = time - self._settings.hold
         return reach if tracked.call.joined_late else max(reach, tracked.call.started)
-        twin = self._twins.meet(new, self._streams.rows)
-        if twin is not None:
-            older, newer = sorted((twin, tracked), key=lambda one: one.call.number)
-            relate(older, newer, How.SAME_SOUND)
 
     def _learn(self, match: Match, source: EndpointKey, destination: EndpointKey, time: int) -> None:
         """Bind the end of a claimed stream that no SDP named: media towards it belongs to the same call."""
@@ -344,21 +347,21 @@ class Correlator:
 
     def _close(self, tracked: Tracked) -> None:
         call = tracked.call
+        tracked.listened(self._streams.rows)
         limit = FOREVER if call.ended is None else call.ended + self._settings.linger
         for claim in tracked.claims:
             claim.until = min(claim.until, limit)
             owners = self._owners.get(claim.stream, [])
             owners.remove(claim)
-        tracked.listened(self._streams.rows)
             if not owners:
                 self._owners.pop(claim.stream, None)
             self._past.setdefault(claim.stream, []).append(claim)
+            self._twins.forget(claim, self._streams.rows)
         tracked.closed = True
         self._bindings.remove(tracked)
         del self.open[call.number]
         self.closed.append(tracked)
 
-            self._twins.forget(claim, self._streams.rows)
     def give_out(self) -> list[Tracked]:
         """Return the closed calls, and forget them."""
         closed, self.closed, self._past = self.closed, [], {}

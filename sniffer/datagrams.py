@@ -71,6 +71,8 @@ class RtpColumns:
         return RtpColumns(*(getattr(self, name)[rows] for name in RTP_FIELDS))
 
 
+NOT_RTP = 0x54333800
+"""What stands for the SSRC of packets that have none: those of a fax by T.38."""
 RTP_FIELDS = tuple(RtpColumns.__dataclass_fields__)
 _TYPES = (
     np.int64,
@@ -98,12 +100,20 @@ def join(parts: list[RtpColumns]) -> RtpColumns:
     return RtpColumns(*(np.concatenate([getattr(part, name) for part in parts]) for name in RTP_FIELDS))
 
 
+def in_time(rows: RtpColumns) -> RtpColumns:
+    """Put rows in the order of time."""
+    if len(rows) > 1 and (np.diff(rows.time) < 0).any():
+        return rows.take(np.argsort(rows.time, kind="stable"))
+    return rows
+
+
 @dataclass(frozen=True, slots=True)
 class SlowPacket:
     """One packet for the slow path: an object, because it is rare.
 
-    `time` ns; IP addresses as text; `payload` is the UDP payload (`Fate.TEXT`, `Fate.ZRTP`), the TCP segment with its
-    header (`Fate.TCP`) or the IP packet from its header on (`Fate.FRAGMENT`); `cut` says that bytes were not captured.
+    `time` ns; IP addresses as text; `payload` is the UDP payload (`Fate.TEXT`, `Fate.ZRTP`, `Fate.RTCP`), the TCP
+    segment with its header (`Fate.TCP`) or the IP packet from its header on (`Fate.FRAGMENT`); `cut` says that bytes
+    were not captured.
     """
 
     time: int
@@ -120,7 +130,9 @@ class SlowPacket:
 class Datagrams:
     """What one block held: columns, slow packets and how many frames met which fate.
 
-    `first` and `last` are times in ns; `cut` counts the RTP packets whose payload was captured only in part.
+    `first` and `last` are times in ns; `cut` counts the RTP packets whose payload was captured only in part. `other`
+    are datagrams of no known kind, which only SDP can tell (a fax by T.38): the whole payload, no header, sequence
+    number of their first two bytes.
     """
 
     rtp: RtpColumns
@@ -130,6 +142,14 @@ class Datagrams:
     last: int
     frames: int
     cut: int = 0
+    other: RtpColumns = NO_RTP
+
+    @property
+    def settled(self) -> npt.NDArray[np.int64]:
+        """The fates without those of `other`, which somebody has yet to tell."""
+        fates = self.fates.copy()
+        fates[Fate.OTHER_UDP] -= int(self.other.frames.sum(dtype=np.int64))
+        return fates
 
 
 def tcp_flow_keys(source: Keys, destination: Keys, ports: npt.NDArray[np.uint32]) -> Keys:

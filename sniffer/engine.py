@@ -1,11 +1,12 @@
 """From datagrams to ended calls: the loop that joins all parts. No I/O, no clock: time is the packets' time."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ..sip.link_headers import LINK_HEADERS
 from ..sip.sdp import Format, Media
 from .account import Account
 from .addresses import AddressBook
@@ -14,7 +15,7 @@ from .correlator import CallSettings, Correlator
 from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket
 from .records import Ints
 from .rows import Parking, RowStore, rows_of
-from .selection import EndedCall, Track, select
+from .selection import FAX, EndedCall, Track, select
 from .signalling import Heard, Joiner, Signalling, Stash
 from .streams import Lookup, StreamTable
 from .tracked import FOREVER, SECOND, Tracked
@@ -23,6 +24,8 @@ SLICE = 10 * SECOND
 """The longest span of time handled in one step, in ns: a block of a quiet link may span hours."""
 
 
+MAX_BESIDE = 500_000
+"""Packets of a stream that is no RTP, in one direction, that a call may have: hours of fax."""
 MAX_CLOSED = 1024
 """Calls that may wait to be given out."""
 
@@ -42,6 +45,7 @@ class Engine:
 
     `stash` keeps bytes that lie nowhere in the input in one piece, `parking` index rows that do not fit into memory;
     both are the caller's, because they do I/O. `layers` takes frames apart; a subclass may look on.
+    `link_headers` (lower case) bear the same value on all legs of a call.
     """
 
     stash: Stash
@@ -49,6 +53,7 @@ class Engine:
     settings: CallSettings = field(default_factory=CallSettings)
     limits: Limits = field(default_factory=Limits)
     sip_ports: frozenset[int] = frozenset({5060})
+    link_headers: tuple[str, ...] = LINK_HEADERS
     listener: "Listener | None" = None
     layers: type[Columns] = Columns
     account: Account = field(init=False, default_factory=Account)
@@ -70,6 +75,7 @@ class Engine:
         self.correlator = Correlator(
             self.streams,
             self.settings,
+            link_headers=self.link_headers,
             last_before=self._last_before,
             claimed=self._claimed,
             max_calls=self.limits.max_calls,
@@ -80,7 +86,7 @@ class Engine:
 
     def feed(self, block: Datagrams) -> Iterator[EndedCall]:
         """Take a block; yield the calls that ended, now and then, with all their packets."""
-        self.account.frames(block.frames, block.fates)
+        self.account.frames(block.frames, block.settled)
         self.cut += block.cut
         block = self._joiner.expand(block)
         for piece in _slices(block):
@@ -123,8 +129,28 @@ class Engine:
             self._start(waiting.pop())
         self.streams.note(block.rtp, found.numbers)
         self._store(block, found.numbers)
+        if len(block.other):
+            self._beside(block)
         self._now = block.last
         self.correlator.advance(block.last)
+
+    def _beside(self, block: Datagrams) -> None:
+        """Take the datagrams that are no RTP and yet a call's: SDP named an end of theirs for something else."""
+        mine = self.correlator.beside(block.other)
+        self.account.packet("not_a_call", "other UDP", int(block.other.frames[~mine].sum(dtype=np.int64)))
+        if not mine.any():
+            return
+        block = replace(block, rtp=block.other.take(mine))
+        found = self.streams.look_up(block.rtp, other=True)
+        self._slice = block.rtp.time, found.numbers
+        for begun in sorted(self._begun(block, found)):
+            self._start(begun)
+        known = found.numbers >= 0
+        full = np.zeros(len(known), dtype=bool)
+        full[known] = self.streams.rows["packets"][found.numbers[known]] >= MAX_BESIDE
+        self.streams.note(block.rtp, found.numbers)
+        self.account.packet("overload_dropped", "fax without end", int(block.rtp.frames[full].sum(dtype=np.int64)))
+        self._store(replace(block, rtp=block.rtp.take(~full)), found.numbers[~full])
 
     def _begun(self, block: Datagrams, found: Lookup) -> list[tuple[int, int]]:
         """Return (time, stream) of the streams that begin in this slice, or resume after longer than media is held."""
@@ -181,8 +207,14 @@ class Engine:
             if packet.payload[16:24] in (b"Conf2ACK", b"Confirm2"):
                 self._secured(packet)
             return
+        if packet.fate is Fate.RTCP:
+            self._reported(packet)
+            return
         for heard in self._signalling.messages(packet):
             self._hear(heard)
+
+    def _reported(self, packet: SlowPacket) -> list[Tracked]:
+        return self.correlator.reporting.heard(packet)
 
     def _secured(self, packet: SlowPacket) -> list[Tracked]:
         source, destination = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
@@ -225,12 +257,12 @@ class Engine:
                     int(stream["ssrc"]),
                     rows,
                     fresh,
-                    media.kind if media is not None else "audio",
+                    claim.match.kind if rows["head"].any() else FAX,
                     [(time, {**_formats_of(media), **known}) for time, known in tracked.formats(claim.sender)],
                     tracked.secured.get((source, destination)),
                 )
             )
-        ended = EndedCall(tracked, tracks, keys=tracked.keys)
+        ended = EndedCall(tracked, tracks, keys=tracked.keys, reports=tracked.reports)
         select(ended)
         return ended
 
@@ -255,18 +287,19 @@ def _slices(block: Datagrams) -> Iterator[Datagrams]:
     if block.last - block.first <= SLICE:
         yield block
         return
-    edges = np.unique((block.rtp.time - block.first) // SLICE).tolist()
+    columns = block.rtp, block.other
+    edges = [edge for rows in columns for edge in np.unique((rows.time - block.first) // SLICE).tolist()]
     edges = sorted({*edges, *((packet.time - block.first) // SLICE for packet in block.slow)})
     nothing = np.zeros_like(block.fates)
     at = 0
     for edge in edges:
         begin, end = block.first + edge * SLICE, block.first + (edge + 1) * SLICE
-        low, high = np.searchsorted(block.rtp.time, (begin, end)).tolist()
         slow = []
         while at < len(block.slow) and block.slow[at].time < end:
             slow.append(block.slow[at])
             at += 1
-        yield Datagrams(block.rtp.take(slice(low, high)), slow, nothing, begin, min(end, block.last), 0)
+        rtp, other = (rows.take(slice(*np.searchsorted(rows.time, (begin, end)).tolist())) for rows in columns)
+        yield Datagrams(rtp, slow, nothing, begin, min(end, block.last), 0, other=other)
 
 
 __all__ = ["FOREVER", "CallSettings", "Engine", "Limits", "Listener"]

@@ -37,6 +37,15 @@ class Spoke:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """An RTCP packet of a call, in one IP datagram."""
+
+    number: int
+    time: int
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Media:
     """Packet blocks of several calls: `parts` are (call number, first byte, end, captured frames) in `blocks.data`."""
 
@@ -70,7 +79,7 @@ class Over:
     running: bool = False
 
 
-Item = Begun | Spoke | Media | Noted | Forgotten | Over
+Item = Begun | Spoke | Reported | Media | Noted | Forgotten | Over
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from .early import Early
 from .engine import SLICE, Engine
 from .gate import Gate
 from .hold import BESIDE, Hold, Waiting
-from .items import Begun, Cycle, Forgotten, Media, Noted, Over, Past, Spoke
+from .items import Begun, Cycle, Forgotten, Media, Noted, Over, Past, Reported, Spoke
 from .records import Ints, Records
 from .signalling import Heard, Stash
 from .tracked import FOREVER, SECOND, Claim, Tracked
@@ -181,6 +181,17 @@ class LiveEngine(Engine):
                 self._cycle.items.append(spoke)
             else:
                 self._early.keep(spoke, anyway=self._past is not None)
+        return found
+
+    def _reported(self, packet: SlowPacket) -> list[Tracked]:
+        """Reports belong into the spool: they tell how far away the parties are, and what reached them."""
+        found = Engine._reported(self, packet)
+        ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        for tracked in found:
+            spool = self._spools.get(tracked.call.number)
+            if spool is not None and spool.begun:
+                datagram = blocks.datagram(*ends, packet.payload)
+                self._cycle.items.append(Reported(tracked.call.number, packet.time, datagram))
         return found
 
     def _begin(self, spool: _Spool, time: int) -> None:

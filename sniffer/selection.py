@@ -15,10 +15,13 @@ from ..sip.dialog import Call, Party
 from ..sip.sdp import Format
 from .bindings import EndpointKey, Source
 from .keyring import Keyring
+from .reports import Reports
 from .rows import Rows
 from .tracked import Claim, Tracked
 
 Mask = npt.NDArray[np.bool_]
+FAX = "image"
+"""The kind of a track that is no RTP: ITU-T T.38 calls its m-line so (RFC 3362)."""
 
 
 class Use(Enum):
@@ -48,8 +51,13 @@ class Track:
     formats: list[tuple[int, Mapping[int, Format]]]
     clear_until: int | None = None
     use: Use = Use.SOUND
-
     forks: frozenset[str] = frozenset()
+
+    @property
+    def is_rtp(self) -> bool:
+        """Whether its packets have headers of RTP: those of a fax in UDPTL have none."""
+        return bool(self.rows["head"].any()) if len(self.rows) else True
+
     @property
     def standing(self) -> int:
         """How close to its sender it was seen; see `bindings.Match.standing`."""
@@ -97,7 +105,7 @@ class Srtp:
 @dataclass(slots=True)
 class EndedCall:
     """A call that nothing more can happen to, with all its packets' rows, and the `keys` that were told in it; `srtp`
-    says what was decrypted.
+    says what was decrypted, `reports` what RTCP said.
     """
 
     tracked: Tracked
@@ -105,6 +113,7 @@ class EndedCall:
     circumstances: Circumstances = PLAIN
     keys: Keyring = field(default_factory=Keyring)
     srtp: dict[Party, Srtp] = field(default_factory=dict)
+    reports: Reports = field(default_factory=Reports)
 
     @property
     def started(self) -> int:
@@ -206,11 +215,11 @@ def _split_forks(ended: EndedCall) -> list[Track]:
     tracks = ended.tracks
     callee = [track for track in tracks if track.sender is Party.CALLEE and track.use is Use.SOUND]
     tags = {id(track): ended.tracked.tags.get(track.source, {""}) for track in callee}
-    if not tags or len(set().union(*tags.values())) < 2:
-        return tracks
     for track in tracks:
         if track.sender is Party.CALLEE:
             track.forks = frozenset(ended.tracked.tags.get(track.source, ()))
+    if not tags or len(set().union(*tags.values())) < 2:
+        return tracks
     answered, answered_tag = ended.call.answered, ended.call.answered_tag
     first = min(callee, key=lambda track: int(track.rows["time"][0]))
     early = tags[id(first)]
@@ -245,6 +254,6 @@ def _part(track: Track, mask: Mask, use: Use) -> list[Track]:
             track.formats,
             track.clear_until,
             use,
+            track.forks,
         )
     ]
-            track.forks,

@@ -10,7 +10,7 @@ from ..sip.message import Framer, Message, SipError, looks_like_sip, may_begin_s
 from .account import Account
 from .addresses import address_key
 from .columns import Columns
-from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket, join, tcp_flow_keys
+from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket, in_time, join, tcp_flow_keys
 from .gate import Gate
 from .reassembly import Connection, Fragments, Stretch, TcpStreams, Whole
 from .records import PADDING, Records
@@ -48,6 +48,7 @@ class Joiner:
             return block
         slow: list[SlowPacket] = []
         rtp: list[RtpColumns] = [block.rtp]
+        other: list[RtpColumns] = [block.other]
         for packet in block.slow:
             if packet.fate is not Fate.FRAGMENT:
                 slow.append(packet)
@@ -59,26 +60,26 @@ class Joiner:
                 inner = self._read(whole, packet.time)
                 slow += inner.slow
                 rtp.append(inner.rtp)
+                other.append(inner.other)
         self._count()
-        columns = join([part for part in rtp if len(part)])
-        if len(rtp) > 1 and len(columns):
-            columns = columns.take(np.argsort(columns.time, kind="stable"))
-        return Datagrams(columns, slow, block.fates, block.first, block.last, block.frames, block.cut)
+        columns, others = (in_time(join([part for part in parts if len(part)])) for parts in (rtp, other))
+        return Datagrams(columns, slow, block.fates, block.first, block.last, block.frames, block.cut, others)
 
     def _read(self, whole: Whole, time: int) -> Datagrams:
         data = np.frombuffer(whole.packet + bytes(PADDING), dtype=np.uint8)
         size = np.array([len(whole.packet)], dtype=np.int64)
         start, when = np.zeros(1, dtype=np.int64), np.array([time], dtype=np.int64)
         inner = self._columns.read(Records(data, start, size, size, when, np.array([101], dtype=np.uint16), 0))
-        self._account.fates(inner.fates * whole.frames)
+        self._account.fates(inner.settled * whole.frames)
         for packet in inner.slow:
             if packet.fate is Fate.FRAGMENT:
                 self._account.packet("malformed", "fragments in fragments", whole.frames)
-            elif packet.fate is not Fate.ZRTP:  # the message counts for one frame of the datagram, the rest count here
+            elif packet.fate not in (Fate.ZRTP, Fate.RTCP):  # the message counts for one frame, the rest count here
                 self._account.packet("signalling", "fragments", whole.frames - 1)
-        if len(inner.rtp):
-            inner.rtp.position[:] += self._stash(whole.packet)
-            inner.rtp.frames[:] = min(whole.frames, 255)
+        for columns in (inner.rtp, inner.other):
+            if len(columns):
+                columns.position[:] += self._stash(whole.packet)
+                columns.frames[:] = min(whole.frames, 255)
         inner.slow = [packet for packet in inner.slow if packet.fate is not Fate.FRAGMENT]
         return inner
 

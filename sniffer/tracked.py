@@ -8,13 +8,15 @@ from ..sip.dialog import Call, Party
 from ..sip.sdp import Format, Media
 from .bindings import EndpointKey, Match
 from .keyring import Keyring
+from .reports import Reports
+from .ties import Tie
 
 SECOND = 1_000_000_000
 FOREVER = 1 << 62
-MAX_MEDIA_CHANGES = 256
-MAX_OTHER = 200
 SLACK = 2 * SECOND
 """How much later or earlier another leg's sound may begin or end, in ns, and still be all of it."""
+MAX_MEDIA_CHANGES = 256
+MAX_OTHER = 200
 """Characters of what is noted of an m-line."""
 
 
@@ -64,6 +66,7 @@ class Tracked:
     tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
     secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
     keys: Keyring = field(default_factory=Keyring)
+    reports: Reports = field(default_factory=Reports)
     closed: bool = False
     leg: "Leg" = field(init=False)
 
@@ -72,7 +75,33 @@ class Tracked:
 
     def forget(self) -> None:
         """Let go of what is no longer needed once the call is given out: other calls may hold on to this one."""
-        self.claims, self.endpoints, self.tags, self.keys = [], [], {}, Keyring()
+        self.claims, self.endpoints, self.tags, self.keys, self.reports = [], [], {}, Keyring(), Reports()
+        for tie in self.related.values():
+            tie.other = None  # each held another, and so on: none would ever go
+
+    def listened(self, streams: Any) -> None:
+        """All sound that will come has come: note whose that was, and whether related calls have it too. `streams` are
+        the rows of all streams.
+        """
+        self._hear(streams)
+        for tie in self.related.values():
+            other = tie.other
+            if other is None:
+                continue
+            if not other.closed:
+                other._hear(streams)
+            covers = other.span[0] <= self.span[0] + SLACK and other.span[1] >= self.span[1] - SLACK
+            tie.heard = bool(self.voices) and self.voices <= other.voices and covers
+
+    def _hear(self, streams: Any) -> None:
+        if self.secured or (self.encrypted and not self.keys.usable):
+            self.voices = frozenset()
+            return
+        sound = [claim for claim in self.claims if claim.match.kind == "audio"]
+        self.voices = frozenset(claim.sender for claim in sound)
+        rows = [(streams[claim.stream], claim) for claim in sound]
+        first = min((max(int(row["first"]), claim.since) for row, claim in rows), default=0)
+        self.span = first, max((min(int(row["last"]), claim.until) for row, claim in rows), default=0)
 
     def formats(self, sender: Party) -> list[tuple[int, Mapping[int, Format]]]:
         """Return what payload types mean in packets of this sender, each map with the time it holds from (ns)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ..rtp.decoder import library
 from ..sip.dialog import Party
 from ..sniffer.addresses import AddressBook
-from ..sniffer.selection import Track, Use
+from ..sniffer.selection import FAX, Track, Use
 from . import shapes
 from .localtime import Zone
 from .plan import Plan, gaps
@@ -262,6 +262,14 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
         yield f"{relayed} packets were relayed copies of these, and are not recorded twice"
 
 
+def other_notes(plan: Plan, kept: str = "") -> Iterator[str]:
+    """Yield how much media there was beside sound, and what became of it. `kept` names the file it is in, if it is."""
+    for (party, kind), count in sorted(plan.others.items(), key=lambda item: item[0][1]):
+        what = "a fax by T.38" if kind == FAX else "video" if kind == "video" else "other media"
+        fate = f"kept in {kept}" if plan.keep else "not kept (storage.keep_packets)"
+        yield f"{count} packets of {party.value} are {what}, {fate} and not decoded"
+
+
 def _srtp_notes(plan: Plan) -> Iterator[str]:
     for party, srtp in plan.ended.srtp.items():
         if srtp.failed:
@@ -272,6 +280,9 @@ def _srtp_notes(plan: Plan) -> Iterator[str]:
 
 def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:
     for name in side.foreign:
+        if name.partition("/")[0] == "T38":
+            yield f"{party.value}'s packets of T.38 are a fax, not sound: they are kept in {kept}"
+            continue
         yield f"Codec {name} not decoded yet: {party.value}'s packets are kept in {kept}"
     if side.redundant:
         yield f"{side.redundant} packets of {party.value} bear copies of others; those as they were are in {kept}"

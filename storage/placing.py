@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..rtp.frames import samples
-from ..rtp.quality import bursts, jitter_ms
+from ..rtp.quality import bursts, by_window, counted, jitter_ms
 from ..rtp.red import HEAD, blocks
 from ..rtp.timeline import Sequence, place, sort_packets
 from ..sniffer.account import Account
@@ -61,22 +61,24 @@ def _add_figures(track: Track, kinds: Kinds, packets: Sequence, side: Side) -> N
     steady = packets.order[STEADY[kinds[packets.order]]]
     if packets.reordered:
         steady = np.sort(steady)
-    jitter = jitter_ms(track.rows["time"][steady], track.rows["stamp"][steady], clock_of(track))
+    jitter, most = jitter_ms(track.rows["time"][steady], track.rows["stamp"][steady], clock_of(track))
     figures.jitter_ms = max(figures.jitter_ms, jitter)
+    figures.jitter_most_ms = max(figures.jitter_most_ms, most)
 
 
 def _add_losses(rows: Rows, packets: Sequence, side: Side, reference: int) -> None:
-    """Count bursts of loss, and packets by the 10 s in which they came; a loss is in those of the packet behind it."""
+    """Count bursts of loss, and packets that came and that are missing by the 10 s of the axis."""
     figures = side.figures
-    window = (rows["time"][packets.order] - reference) // WINDOW_NS
-    which, count = np.unique(window, return_counts=True)
-    figures.came.update(dict(zip(which.tolist(), count.tolist(), strict=True)))
+    time = rows["time"][packets.order] - reference
+    figures.came.update(counted(time // WINDOW_NS))
     behind, length = bursts(packets)
+    if len(behind) == 0:
+        return
     figures.bursts += len(behind)
-    figures.longest = max(figures.longest, int(length.max(initial=0)))
-    which, place = np.unique(window[behind], return_inverse=True)
-    missed = np.bincount(place, weights=length, minlength=len(which)).astype(np.int64)
-    figures.missed.update(dict(zip(which.tolist(), missed.tolist(), strict=True)))
+    figures.longest = max(figures.longest, int(length.max()))
+    missed, touched = by_window(time, behind, length, WINDOW_NS)
+    figures.missed.update(missed)
+    figures.touched.update(touched)
 
 
 def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None) -> Ints:

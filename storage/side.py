@@ -77,7 +77,7 @@ class Figures:
     """A side's packets: counts, loss and jitter over all its sound tracks.
 
     `recovered` packets never came, but copies of their sound did. `bursts` of loss that no copy fills, the `longest` in
-    packets; `came` and `missed` are packets by the 10 s of the axis.
+    packets; `came` and `missed` are packets by the 10 s of the axis, `touched` bursts of loss in these.
     """
 
     received: int = 0
@@ -88,12 +88,14 @@ class Figures:
     reordered: int = 0
     recovered: int = 0
     jitter_ms: float = 0.0
+    jitter_most_ms: float = 0.0
     drift_ms: float = 0.0
     anchors: int = 0
     bursts: int = 0
     longest: int = 0
     came: Counter[int] = field(default_factory=Counter)
     missed: Counter[int] = field(default_factory=Counter)
+    touched: Counter[int] = field(default_factory=Counter)
 
     @property
     def loss_percent(self) -> float:

@@ -313,8 +313,8 @@ def _write_all(descriptor: int, pieces: Sequence[Any]) -> None:
 
 
 def _related(tracked: Tracked) -> list[list[Any]]:
-    """Return a call's related ones for a note: what names each, what it is, and whether it has the same sound."""
-    return [[*leg[:3], tie.how.value, tie.heard] for leg, tie in tracked.related.items()]
+    """Return a call's related ones for a note: what names each, what it is, whether it has the same sound, and why."""
+    return [[*leg[:3], tie.how.value, tie.heard, tie.by] for leg, tie in tracked.related.items()]
 
 
 def leg_of(entry: Sequence[Any]) -> tuple[Leg, Tie] | None:
@@ -322,5 +322,7 @@ def leg_of(entry: Sequence[Any]) -> tuple[Leg, Tie] | None:
     match entry:
         case [str(call_id), str(tag), int(started), *more]:
             how = How(more[0]) if more and more[0] in set(How) else How.SAME_CALL
-            return Leg(call_id, tag, started, 0), Tie(how, more[1:2] == [True])
+            return Leg(call_id, tag, started, 0), Tie(
+                how, more[1:2] == [True], next((by for by in more[2:3] if isinstance(by, str)), "")
+            )
     return None
