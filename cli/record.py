@@ -42,14 +42,26 @@ LOG_FOLDER = ".tapdeck"
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the recordings."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a call, and a summary at the end.")
+@click.option("--keep-packets", is_flag=True, help="Keep the packets of each call too, fax and video among them.")
 @click.option("--sign", is_flag=True, help="Seal the recordings, with the key of signing.keys.")
 @with_options(*OFFLINE)
-def record(captures: tuple[str, ...], out: Path, as_json: bool, sign: bool, config: Path | None, **options: Any) -> int:
+def record(
+    captures: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+    keep_packets: bool,
+    sign: bool,
+    config: Path | None,
+    **options: Any,
+) -> int:
     """Record the calls in capture files.
 
     CAPTURE is a pcap or pcapng file, gzip or not, or - for standard input. Several are read as one, in the order of
     time. For each call with media OUT gets a stereo WAV (left the caller, right the callee) and an info file beside it,
     in a folder for each day. A second run over the same capture changes nothing.
+
+    With --keep-packets there is a capture file of all media packets too; a call without sound, a fax or video, is then
+    recorded as that alone.
 
     With --sign each recording is sealed and chained to the one before, as the box does it; the log of it is kept in
     OUT/.tapdeck. It then needs the user whose key it is.
@@ -62,7 +74,7 @@ def record(captures: tuple[str, ...], out: Path, as_json: bool, sign: bool, conf
         raise CannotWrite(f"{out}: {error.strerror}: choose a folder that can be written with --out") from None
     signing = _signing(settings, out) if sign else None
     try:
-        return _Run(settings, captures, out, as_json, signing).run()
+        return _Run(settings, captures, out, as_json, keep_packets, signing).run()
     finally:
         if signing is not None:
             signing.ledger.close()
@@ -109,6 +121,7 @@ def build_engine(settings: Settings, payloads: Payloads, parking: RowParking | N
         settings=call_settings(settings),
         limits=Limits(limits.max_calls, limits.max_streams, limits.unclaimed_memory_mb << 20),
         sip_ports=frozenset(settings.sip.ports),
+        link_headers=tuple(name.lower() for name in settings.sip.link_headers),
     )
 
 
@@ -189,7 +202,13 @@ class _Run:
     """One run of the command."""
 
     def __init__(
-        self, settings: Settings, names: tuple[str, ...], out: Path, as_json: bool, signing: "Signing | None"
+        self,
+        settings: Settings,
+        names: tuple[str, ...],
+        out: Path,
+        as_json: bool,
+        keep_packets: bool,
+        signing: "Signing | None",
     ) -> None:
         self.payloads = Payloads(out)
         self.captures = Captures(names, self.payloads)
@@ -206,7 +225,9 @@ class _Run:
             book=self.engine.book,
             account=self.engine.account,
             own=own_of(settings),
+            legs=settings.recording.legs,
             wall=self.captures.steps.walls,
+            keep=keep_packets,
             signing=signing,
         )
         self.reporter = Reporter(as_json)

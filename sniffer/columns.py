@@ -30,6 +30,8 @@ class Columns:
         self.book = book if book is not None else AddressBook()
         self.tcp_flows = np.empty(0, dtype=np.uint64)
         """Keys of TCP connections known to carry SIP (`tcp_flow_keys`): the engine adds to them."""
+        self.tls_ports: Ints | None = None
+        """Ports of SIP over TLS, where TLS is looked for at all: on these anything, on others what begins a session."""
         self.listen_on(sip_ports)
 
     def listen_on(self, sip_ports: frozenset[int]) -> None:
@@ -38,16 +40,19 @@ class Columns:
 
     def read(self, records: Records) -> Datagrams:
         """Peel all frames of a block."""
-        return Block(records, self.book, self.sip_ports, self.tcp_flows).datagrams()
+        return Block(records, self.book, self.sip_ports, self.tcp_flows, self.tls_ports).datagrams()
 
 
 class Block(Layers):
     """One block: the layers, and what becomes of transport payloads."""
 
-    def __init__(self, records: Records, book: AddressBook, sip_ports: Ints, tcp_flows: Keys) -> None:
+    def __init__(
+        self, records: Records, book: AddressBook, sip_ports: Ints, tcp_flows: Keys, tls_ports: Ints | None = None
+    ) -> None:
         super().__init__(records, book)
         self.sip_ports = sip_ports
         self.tcp_flows = tcp_flows
+        self.tls_ports = tls_ports
         self.cut = 0
         self.rtp: list[RtpColumns] = []
         self.other: list[RtpColumns] = []
@@ -80,6 +85,9 @@ class Block(Layers):
         header = (self.data[part.at + 12] >> 4).astype(np.int64) * 4
         sip = np.isin(source, self.sip_ports) | np.isin(destination, self.sip_ports)
         text = ~sip & (part.end - part.at - header >= 16) & self.looks_like_text(part.at + header)
+        if self.tls_ports is not None:
+            sip |= np.isin(source, self.tls_ports) | np.isin(destination, self.tls_ports)
+            sip |= (part.end - part.at - header >= 6) & self.begins_tls(part.at + header)
         for index in np.nonzero(text)[0].tolist():
             start = int(part.at[index] + header[index])
             sip[index] = may_begin_sip(self.data[start : min(start + 1500, int(part.end[index]))].tobytes())
@@ -176,6 +184,12 @@ class Block(Layers):
                 head=np.zeros(count, dtype=np.uint16),
             )
         )
+
+    def begins_tls(self, at: Ints) -> Mask:
+        """Tell which segments may begin a TLS session: a record of the handshake, in it a ClientHello."""
+        start = np.minimum(at, len(self.data) - 6)
+        found: Mask = (self.data[start] == 22) & (self.data[start + 1] == 3) & (self.data[start + 5] == 1)
+        return found
 
     def looks_like_text(self, at: Ints) -> Mask:
         """Tell which payloads may begin a SIP message: three capitals, printable, a blank or slash among 16 bytes."""

@@ -1,7 +1,7 @@
 """The slow path: SIP messages out of datagrams, fragments and TCP streams. No I/O."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket, in_time, join, t
 from .gate import Gate
 from .reassembly import Connection, Fragments, Stretch, TcpStreams, Whole
 from .records import PADDING, Records
+from .tls.secrets import Secrets
+from .tls.streams import Said, TlsStreams
 
 Endpoint = tuple[str, int]
 Stash = Callable[[bytes], int]
@@ -108,6 +110,8 @@ class Signalling:
         self._columns = columns
         self._account = account
         self._sip_ports = sip_ports
+        self.tls = TlsStreams(Secrets(), frozenset(), may_begin_sip)
+        self._tls_flows: dict[Connection, int] = {}
         self._streams = TcpStreams()
         self._framers: OrderedDict[Connection, Framer] = OrderedDict()
         self._sip_connections: OrderedDict[int, None] = OrderedDict()
@@ -152,6 +156,12 @@ class Signalling:
             return
         known = connection in self._framers
         stretches = self._streams.add(connection, packet.payload, packet.time)
+        if self.tls.knows(connection) or any(self.tls.begins(stretch) for _, stretch in stretches):
+            for way, stretch in stretches:
+                yield from self._said(self.tls.take(way, stretch, packet.time))
+            ours = self.tls.is_signalling(connection)
+            self._account.packet(*(("signalling", "SIP over TLS") if ours else ("not_a_call", "TLS")))
+            return
         if not known and not any(may_begin_sip(stretch.data) for _, stretch in stretches):
             on_port = not self._sip_ports.isdisjoint((packet.source_port, packet.destination_port))
             self._account.packet(*(("signalling", "SIP over TCP") if on_port else ("not_a_call", "other TCP")))
@@ -159,11 +169,28 @@ class Signalling:
         self._account.packet("signalling", "SIP over TCP")
         yield from self._over_tcp(stretches, packet.time)
 
-    def _over_tcp(self, stretches: list[tuple[Connection, Stretch]], time: int) -> Iterator[Heard]:
+    def _said(self, said: Iterable[Said]) -> Iterator[Heard]:
+        """Yield the messages in what was decrypted."""
+        for one in said:
+            yield from self._over_tcp([(one.connection, one.stretch)], one.time, "TLS")
+
+    def catch_up(self, now: int) -> Iterator[Heard]:
+        """Yield the messages for which keys came since, each with the time (ns) at which it crossed the wire."""
+        yield from self._said(self.tls.catch_up(now))
+        self._note_tls()
+
+    def _note_tls(self) -> None:
+        for kind, count in self.tls.counts.items():
+            self._account.notes[f"SIP over TLS: {kind}"] += count
+        self.tls.counts.clear()
+
+    def _over_tcp(
+        self, stretches: list[tuple[Connection, Stretch]], time: int, transport: str = "TCP"
+    ) -> Iterator[Heard]:
         for connection, stretch in stretches:
             for message in self._frame(connection, stretch):
                 if self.gate is None or self.gate.admits(message.raw, time):
-                    yield Heard(message, time, connection[:2], connection[2:], "TCP")
+                    yield Heard(message, time, connection[:2], connection[2:], transport)
                 else:
                     self._account.notes["SIP over TCP: flood"] += 1
 
@@ -185,25 +212,45 @@ class Signalling:
 
     def _remember(self, connection: Connection) -> None:
         """Note that this connection carries SIP, whatever its ports."""
-        source, source_port, destination, destination_port = connection
-        keys = address_key(source), address_key(destination)
-        if None in keys:
+        flow = _flow(connection)
+        if flow is None:
             return
-        ports = np.array([source_port << 16 | destination_port], dtype=np.uint32)
-        flow = tcp_flow_keys(np.array([keys[0]], dtype=np.uint64), np.array([keys[1]], dtype=np.uint64), ports)
         if len(self._sip_connections) >= MAX_FRAMERS:
             self._sip_connections.popitem(last=False)
-        self._sip_connections[int(flow[0])] = None
+        self._sip_connections[flow] = None
         self._told = False
 
     def tell_columns(self) -> None:
         """Have the columns know the connections that carry SIP, from the next block on."""
-        if not self._told:
-            self._told = True
-            self._columns.tcp_flows = np.array(list(self._sip_connections), dtype=np.uint64)
+        self._columns.tls_ports = np.array(sorted(self.tls.ports), dtype=np.int64) if self.tls.secrets else None
+        if self._told and not self.tls.flows_changed:
+            return
+        if self.tls.flows_changed:
+            known, self._tls_flows = self._tls_flows, {}
+            for connection in self.tls.flows():
+                self._tls_flows[connection] = known.get(connection) or _flow(connection) or 0
+        self._told, self.tls.flows_changed = True, False
+        self._columns.tcp_flows = np.array([*self._sip_connections, *self._tls_flows.values()], dtype=np.uint64)
 
     def finish(self, now: int) -> Iterator[Heard]:
         """Yield the messages that waited behind holes in TCP streams, and note the holes."""
-        yield from self._over_tcp(self._streams.finish(), now)
+        for connection, stretch in self._streams.finish():
+            if self.tls.knows(connection):
+                yield from self._said(self.tls.take(connection, stretch, now))
+            else:
+                yield from self._over_tcp([(connection, stretch)], now)
+        self.tls.finish()
+        self._note_tls()
         if self._streams.lost:
             self._account.notes["holes in SIP over TCP"] += self._streams.lost
+
+
+def _flow(connection: Connection) -> int | None:
+    """Return what columns know a connection by, either direction; None if its addresses make no sense."""
+    source, source_port, destination, destination_port = connection
+    keys = address_key(source), address_key(destination)
+    if None in keys:
+        return None
+    ports = np.array([source_port << 16 | destination_port], dtype=np.uint32)
+    flow = tcp_flow_keys(np.array([keys[0]], dtype=np.uint64), np.array([keys[1]], dtype=np.uint64), ports)
+    return int(flow[0])

@@ -15,16 +15,17 @@ from ..sniffer.account import Account
 from ..sniffer.addresses import AddressBook
 from ..sniffer.direction import Own, direction
 from ..sniffer.records import Ints
-from ..sniffer.selection import EndedCall, Use
+from ..sniffer.selection import EndedCall
 from ..sniffer.sources.payloads import Payloads
 from ..sniffer.tracked import Leg
 from . import decode, info
 from .atomic import AtomicBatch, AtomicFiles, make_folder
 from .blanked import blanked
-from .facts import Press, Recorder, codec_text, late_notes, pairs, side_notes
+from .facts import Press, Recorder, codec_text, late_notes, other_notes, pairs, side_notes
 from .kept import pcapng
+from .legs import given_way, other_leg
 from .names import NameFields, Naming, call_seed, recording_id
-from .plan import Plan, plan
+from .plan import Plan, is_kept, plan
 from .render import Piece, Renderer, encoding, pieces
 from .unlock import Unlocker
 from .wav import WavTooLong, header, padding
@@ -43,6 +44,8 @@ BATCH_CALLS = 256
 BATCH_ROWS = 1 << 20
 """Packets whose rows may wait for a batch: calls without a WAV have no samples, but rows."""
 MAX_PRESSES = 4096
+PACKETS = "_packets.pcapng"
+"""How the name of a capture file that is kept ends."""
 _FAR = 1 << 62
 
 
@@ -101,8 +104,9 @@ def identity_of(ended: EndedCall) -> str:
 class Archive:
     """Writes recordings below `root`. Collects calls until a batch is worth a pass over the input.
 
-    `wall` turns the packets' times (ns) into what the capture's clock showed; `packets` is a capture file that is to be
-    kept beside each recording. With `signing` each recording is sealed before the next one is begun.
+    `wall` turns the packets' times (ns) into what the capture's clock showed. `keep`: all packets of a call are to be
+    kept, by keeping `packets`, a capture file that holds them, or else one by one. With `signing` each recording is
+    sealed before the next one is begun.
     """
 
     root: Path
@@ -113,6 +117,7 @@ class Archive:
     account: Account
     own: Own = field(default_factory=Own)
     packets: Path | None = None
+    keep: bool = False
     wall: Callable[[Ints], Ints] = field(default=np.asarray)
     signing: "Signing | None" = None
     _waiting: list[Plan] = field(init=False, default_factory=list)
@@ -128,7 +133,7 @@ class Archive:
     def add(self, ended: EndedCall) -> Iterator[Recording]:
         """Take a call; yield the recordings that are done."""
         Unlocker(self.payloads, self.account).unlock(ended)
-        planned = plan(ended, self.account, self.payloads.fetch)
+        planned = plan(ended, self.account, self.payloads.fetch, keep=self.keep)
         self._waiting.append(planned)
         self._samples += planned.frames * 2
         if planned.outcome != "recorded":
@@ -209,7 +214,7 @@ class Archive:
 
     def _left_out(self, planned: Plan) -> Recording:
         call = planned.ended.call
-        notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else ()
+        notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else tuple(other_notes(planned))
         return Recording(
             planned,
             identity_of(planned.ended),
@@ -236,8 +241,9 @@ class Archive:
             instance=self.recorder.instance,
         )
         path = self.naming.path(fields)
-        kept = f"{path.name}.pcapng" if planned.keeps_packets else ""
-        notes = tuple(side_notes(planned, kept))
+        everything = planned.keep and self.packets is None
+        kept = f"{path.name}.pcapng" if planned.keeps_packets or everything else ""
+        notes = (*side_notes(planned, kept), *other_notes(planned, kept if everything else f"{path.name}{PACKETS}"))
         return Recording(planned, name, "recorded", way, codec_text(planned), notes=notes), path, kept
 
     def _record(
@@ -293,15 +299,14 @@ class Archive:
             names.append(kept)
             self._write_kept(planned, files.open(kept))
         if self.packets is not None:
-            names.append(f"{path.name}_packets.pcapng")
+            names.append(f"{path.name}{PACKETS}")
             self._write_packets(planned, self.packets, files.open(names[-1]))
         names.append(f"{path.name}_info.txt")
         files.open(names[-1], follows=True).write(info.render(self._pairs(result, kept, seal)))
         return tuple(path.parent / name for name in names)
 
     def _write_kept(self, planned: Plan, file: Sink) -> None:
-        uses = (Use.SOUND, Use.OTHER_FORK)
-        tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
+        tracks = [track for track in planned.ended.tracks if is_kept(planned, track)]
         for part in pcapng(tracks, self.payloads, self.book, self.wall):
             file.write(part)
 
@@ -334,7 +339,7 @@ class Archive:
 
     def _pairs(self, result: Recording, kept: str, seal: info.Pairs) -> info.Pairs:
         ties = result.plan.ended.tracked.related.items()
-        related = {f"{identity(leg)} ({leg.call_id[:80]})": tie.how.value for leg, tie in ties}
+        related = {f"{identity(leg)} ({leg.call_id[:80]})": str(tie) for leg, tie in ties}
         return pairs(
             result.plan,
             identity=result.id,

@@ -50,6 +50,7 @@ class Sealer:
     own: Own
     engine: Callable[[Payloads], Engine]
     keep_packets: bool = False
+    legs: str = "both"
     account: Account = field(default_factory=Account)
     signing: "Signing | None" = None
 
@@ -89,6 +90,8 @@ class Sealer:
             account=engine.account,
             own=self.own,
             packets=spool.path if self.keep_packets else None,
+            legs=self.legs,
+            keep=self.keep_packets,
             wall=steps.walls,
             signing=self.signing,
         )
