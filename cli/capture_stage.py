@@ -31,7 +31,7 @@ from . import notify
 from .call_events import CallEvent, EventPrinter
 from .capture_health import Health
 from .parts import live_engine, origin
-from .record import call_settings, own_of
+from .record import call_settings, link_headers, own_of
 from .rings import set_filters
 from .scribe import Scribe
 from .settings import ConfigError, Settings, all_settings
@@ -317,7 +317,10 @@ class CaptureStage:
             except CaptureError as error:
                 self.health.say("error", "the new filter is not taken", reason=str(error))
         self.engine.reconfigure(
-            call_settings(settings), frozenset(settings.sip.ports), settings.capture.new_calls_per_s
+            call_settings(settings),
+            frozenset(settings.sip.ports),
+            settings.capture.new_calls_per_s,
+            link_headers(settings),
         )
         self.health.note("configuration reloaded", source=settings.source)
         self.health.say("info", "configuration reloaded", source=settings.source or "no file")

@@ -11,7 +11,7 @@ from ..sniffer.live import LiveEngine
 from ..sniffer.sources.payloads import RowParking
 from ..storage.sealing import Sealer
 from ..storage.spool import Origin
-from .record import build_engine, call_settings, own_of
+from .record import build_engine, call_settings, link_headers, own_of
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def live_engine(settings: Settings, links: tuple[int, ...], listener: Listener |
         settings=call_settings(settings),
         limits=Limits(limits.max_calls, limits.max_streams, limits.unclaimed_memory_mb << 20),
         sip_ports=frozenset(settings.sip.ports),
+        link_headers=link_headers(settings),
         listener=listener,
         links=tuple(dict.fromkeys((RAW_IP, *links))),
         new_calls_per_s=settings.capture.new_calls_per_s,
@@ -49,5 +50,6 @@ def sealer(settings: Settings, root: Path, scratch: Path, signing: "Signing | No
         own=own_of(settings),
         engine=lambda payloads: build_engine(settings, payloads, RowParking(scratch)),
         keep_packets=settings.storage.keep_packets,
+        legs=settings.recording.legs,
         signing=signing,
     )

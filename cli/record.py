@@ -121,7 +121,7 @@ def build_engine(settings: Settings, payloads: Payloads, parking: RowParking | N
         settings=call_settings(settings),
         limits=Limits(limits.max_calls, limits.max_streams, limits.unclaimed_memory_mb << 20),
         sip_ports=frozenset(settings.sip.ports),
-        link_headers=tuple(name.lower() for name in settings.sip.link_headers),
+        link_headers=link_headers(settings),
     )
 
 
@@ -129,6 +129,11 @@ def call_settings(settings: Settings) -> CallSettings:
     """Return when calls are over, as the engine wants it."""
     calls = settings.calls
     return CallSettings(calls.media_silence_s, calls.held_silence_s, calls.unclaimed_hold_s, calls.bye_linger_s)
+
+
+def link_headers(settings: Settings) -> tuple[str, ...]:
+    """Return the headers in which the legs of a call bear the same value, in lower case."""
+    return tuple(name.lower() for name in settings.sip.link_headers)
 
 
 def own_of(settings: Settings) -> Own:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, time
 from typing import Any, cast
 
+from ..sip.link_headers import LINK_HEADERS
 from ..storage.localtime import Zone, ZoneError
 from ..storage.names import DEFAULT_FOLDER, DEFAULT_NAME, Naming, TemplateError, naming
 from ..storage.retention import RetentionError, keep_local
@@ -17,6 +18,7 @@ from ..storage.secret import Secret
 from . import alarm_checks
 from .target_settings import TargetSettings
 
+LEGS = ("both", "inner", "outer")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
@@ -42,6 +44,7 @@ class RecordingSettings:
     utc: bool = _setting(False, "write names and times in UTC")
     timezone: str = _setting("", "time zone of names and times, like Europe/Amsterdam; empty: the machine's own")
     instance: str = _setting("", "name of this recorder in the info file; empty: the host's name")
+    legs: str = _setting("both", "which leg of a call that crosses a PBX on two is recorded: both, inner or outer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,9 @@ class SipSettings:
     """Where signalling is looked for."""
 
     ports: tuple[int, ...] = _setting((5060,), "ports of SIP over UDP and TCP", 1, 65535, option="sip-ports")
+    link_headers: tuple[str, ...] = _setting(
+        LINK_HEADERS, "headers in which the legs of a call across a PBX bear the same value"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +331,8 @@ def check(settings: Settings) -> None:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise ConfigError(f"own.networks: {error}") from None
+    if settings.recording.legs not in LEGS:
+        raise ConfigError(f"recording.legs: {settings.recording.legs!r} is none of {', '.join(LEGS)}")
     if settings.capture.block_kb & (settings.capture.block_kb - 1):
         raise ConfigError(f"capture.block_kb: {settings.capture.block_kb} is not a power of two")
     if settings.own.country_code and not settings.own.country_code.isdecimal():

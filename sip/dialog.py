@@ -49,6 +49,7 @@ from .detail import (
     top_branch,
 )
 from .keys import digit_of
+from .link_headers import LINK_HEADERS
 from .message import Message
 from .sdp import SdpError, SessionDescription, session_description
 from .table import CallTable
@@ -97,10 +98,10 @@ class Dialogs:
     """
 
     def __init__(
-        self, *, limit: int = 100_000, linger_ns: int = BYE_NS, link_headers: tuple[str, ...] = transfer.LINK_HEADERS
+        self, *, limit: int = 100_000, linger_ns: int = BYE_NS, link_headers: tuple[str, ...] = LINK_HEADERS
     ) -> None:
         self.refused_calls = 0
-        self._link_headers = link_headers
+        self.link_headers = link_headers
         self.sdp_errors: Counter[str] = Counter()
         self._linger = {
             State.CHALLENGED: RETRY_NS,
@@ -219,7 +220,7 @@ class Dialogs:
             self._table.refuse(message)
             return None
         self._numbered += 1
-        call = new_call(self._numbered, message, time, ends, self._link_headers)
+        call = new_call(self._numbered, message, time, ends, self.link_headers)
         self._table.add(call, time + CALLING_NS)
         events.append(Started(call, time))
         return call

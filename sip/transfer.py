@@ -19,20 +19,6 @@ MIN_LINK = 8
 """Characters that a value must have, at least, to name one call and not, say, a site."""
 CONTENTS = ("message/sipfrag", "message/sip")
 
-LINK_HEADERS = (
-    *("x-call-id", "x-callid", "x-original-call-id", "x-orig-call-id", "x-inbound-call-id", "x-cid"),
-    *("x-correlation-id", "x-session-id", "x-conversation-id", "x-linkedid", "x-asterisk-linkedid"),
-    *(
-        "x-genesys-calluuid",
-        "x-ucid",
-        "x-ani-ucid",
-        "cisco-guid",
-        "x-broadworks-correlation-info",
-        "av-global-session-id",
-    ),
-)
-"""Headers in which PBXs and session border controllers name the call that a leg is part of."""
-
 _STATUS = re.compile(rb"\s*SIP/2\.0 +([1-6][0-9][0-9])(?: +([^\r\n]*))?", re.IGNORECASE)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started, State
+from ..sip.link_headers import LINK_HEADERS
 from . import blocks
 from .correlator import CallSettings
 from .datagrams import Datagrams, Mask, SlowPacket
@@ -121,8 +122,15 @@ class LiveEngine(Engine):
         self.account.packet("not_a_call", "RTP of no call", self.hold.finish())
         return self._finished_cycle()
 
-    def reconfigure(self, settings: CallSettings, sip_ports: frozenset[int], new_calls_per_s: int) -> None:
+    def reconfigure(
+        self,
+        settings: CallSettings,
+        sip_ports: frozenset[int],
+        new_calls_per_s: int,
+        link_headers: tuple[str, ...] = LINK_HEADERS,
+    ) -> None:
         """Go on with other settings, from the next visit on."""
+        self.correlator.dialogs.link_headers = link_headers
         self.settings = settings
         self.correlator.reconfigure(settings)
         self.columns.listen_on(sip_ports)

@@ -1,13 +1,14 @@
 """Which calls are legs of one conversation: B2BUA legs, transfers, forwards, replacements. Pure and bounded."""
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..sip.dialog import Call, Forward
+from ..sip.dialog import Call, Forward, Party
 from .ties import How, Tie
 
 if TYPE_CHECKING:
-    from .tracked import Tracked
+    from .tracked import Claim, Tracked
 
 SECOND = 1_000_000_000
 SETUP = 180 * SECOND
@@ -26,13 +27,24 @@ _NAMED = ("replaces", "joins")
 Key = tuple[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """A call that is asked for at `time` (ns), by number: `old` is then `how` to it, because of `by`."""
+
+    time: int
+    targets: frozenset[str]
+    how: How
+    old: "Tracked"
+    by: str
+
+
 class Relations:
     """Relates each new call to the open and the lately closed ones."""
 
     def __init__(self) -> None:
         self._recent: deque[Tracked] = deque()
         self._index: dict[Key, list[Tracked]] = {}
-        self._awaited: deque[tuple[int, frozenset[str], How, Tracked]] = deque(maxlen=1024)
+        self._awaited: deque[_Awaited] = deque(maxlen=1024)
 
     def begin(self, new: "Tracked", time: int) -> None:
         """Relate a call that begins now."""
@@ -46,9 +58,10 @@ class Relations:
                 if how is not None:
                     relate(old, new, how)
         reached = {call.dialled, call.callee.number} - {""}
-        for when, targets, how, old in self._awaited:
-            if 0 <= time - when <= TRANSFER and targets & reached and (how is How.FROM or _same_caller(old.call, call)):
-                relate(old, new, how)
+        for asked in self._awaited:
+            fits = 0 <= time - asked.time <= TRANSFER and not asked.targets.isdisjoint(reached)
+            if fits and (asked.how is How.FROM or _same_caller(asked.old.call, call)):
+                relate(asked.old, new, asked.how, asked.by)
         self._remember(new)
 
     def transferred(self, old: "Tracked", target: str, time: int, replaces: str = "") -> None:
@@ -56,14 +69,18 @@ class Relations:
 
         A PBX may join the two without any further call.
         """
-        self._awaited.append((time, frozenset({target}), How.FROM, old))
+        asked = old.call.transfers[-1:]
+        by = [old.call.caller if one.by is Party.CALLER else old.call.callee for one in asked]
+        number = by[0].number if by else ""
+        self._awaited.append(_Awaited(time, frozenset({target}), How.FROM, old, number))
         if replaces:
             for other in self._index.get(("call-id", replaces), ()):
-                relate(other, old, How.CONSULTED)
+                relate(other, old, How.CONSULTED, number)
 
     def forwarded(self, old: "Tracked", forward: Forward) -> None:
         """The callee named others in its place (3xx); the caller may begin another call with one of them."""
-        self._awaited.append((forward.time, frozenset(forward.targets), How.FORWARDED, old))
+        targets = frozenset(forward.targets)
+        self._awaited.append(_Awaited(forward.time, targets, How.FORWARDED, old, forward.by))
 
     def _remember(self, new: "Tracked") -> None:
         self._recent.append(new)
@@ -82,22 +99,35 @@ class Relations:
                     self._index.pop(key, None)
 
 
-def relate(old: "Tracked", new: "Tracked", how: How) -> None:
-    """Let two calls name each other, `how` being what the old one is to the new; a closed one is only named."""
+def same_sound(one: "Claim", other: "Claim") -> None:
+    """Relate two calls whose streams are the same sound.
+
+    They are legs of a PBX if the later one began while the other rang, and the caller of both is the same.
+    """
+    old, new = sorted((one.tracked, other.tracked), key=lambda tracked: tracked.call.number)
+    rang = old.call.answered is None or new.call.started <= old.call.answered
+    soon = 0 <= new.call.started - old.call.started <= SETUP
+    relate(old, new, How.OUTER if rang and soon and one.sender is other.sender else How.SAME_SOUND)
+
+
+def relate(old: "Tracked", new: "Tracked", how: How, by: str = "") -> None:
+    """Let two calls name each other, `how` being what the old one is to the new, and `by` who brought that about; a
+    closed one is only named.
+    """
     if old is new:
         return
-    _tie(new, old, how)
+    _tie(new, old, how, by)
     if not old.closed:
-        _tie(old, new, how.other_way)
+        _tie(old, new, how.other_way, by)
 
 
-def _tie(one: "Tracked", other: "Tracked", how: How) -> None:
+def _tie(one: "Tracked", other: "Tracked", how: How, by: str) -> None:
     known = one.related.get(other.leg)
     if known is not None:
         if how.strength > known.how.strength:
-            known.how = how
+            known.how, known.by = how, by
     elif len(one.related) < MAX_RELATED:
-        one.related[other.leg] = Tie(how, other=other)
+        one.related[other.leg] = Tie(how, by=by, other=other)
 
 
 def _answers_to(call: Call) -> list[Key]:

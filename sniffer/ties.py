@@ -64,9 +64,13 @@ _OTHER_WAY = dict(_PAIRS) | {other: one for one, other in _PAIRS}
 @dataclass(slots=True)
 class Tie:
     """What another call is to this one. `heard`: all the sound that this one has was heard in the other as well, by
-    whose it is and when. `other` is that call while it is known.
+    whose it is and when. `by` is the number of who transferred or forwarded. `other` is that call while it is known.
     """
 
     how: How
     heard: bool = False
+    by: str = ""
     other: "Tracked | None" = None
+
+    def __str__(self) -> str:
+        return f"{self.how.value} (by {self.by})" if self.by else self.how.value

@@ -6,7 +6,7 @@ give all calls one SSRC: where several streams fit, none is taken for the twin.
 
 from typing import Any
 
-from .tracked import FOREVER, SECOND, Claim, Tracked
+from .tracked import FOREVER, SECOND, Claim
 
 AHEAD = 1 << 15
 MOST = 64
@@ -23,12 +23,12 @@ class Twins:
     def __init__(self) -> None:
         self._claims: dict[int, list[Claim]] = {}
 
-    def meet(self, claim: Claim, rows: Any) -> Tracked | None:
-        """Take a new claim; return the other call in which its stream's sound passes too. `rows` are all streams."""
+    def meet(self, claim: Claim, rows: Any) -> Claim | None:
+        """Take a new claim; return that of another call on whose stream its sound passes too. `rows` are all streams."""
         known = self._claims.setdefault(int(rows["ssrc"][claim.stream]), [])
         mine = rows[claim.stream]
         found = {
-            id(other.tracked): other.tracked
+            id(other.tracked): other
             for other in known
             if other.tracked is not claim.tracked
             and other.until == FOREVER

@@ -106,7 +106,7 @@ class Archive:
 
     `wall` turns the packets' times (ns) into what the capture's clock showed. `keep`: all packets of a call are to be
     kept, by keeping `packets`, a capture file that holds them, or else one by one. With `signing` each recording is
-    sealed before the next one is begun.
+    sealed before the next one is begun. Of the `legs` of a conversation both are recorded, or one.
     """
 
     root: Path
@@ -118,6 +118,7 @@ class Archive:
     own: Own = field(default_factory=Own)
     packets: Path | None = None
     keep: bool = False
+    legs: str = "both"
     wall: Callable[[Ints], Ints] = field(default=np.asarray)
     signing: "Signing | None" = None
     _waiting: list[Plan] = field(init=False, default_factory=list)
@@ -132,8 +133,11 @@ class Archive:
 
     def add(self, ended: EndedCall) -> Iterator[Recording]:
         """Take a call; yield the recordings that are done."""
-        Unlocker(self.payloads, self.account).unlock(ended)
-        planned = plan(ended, self.account, self.payloads.fetch, keep=self.keep)
+        if other_leg(ended, self.legs) is not None:
+            planned = given_way(ended, self.account)
+        else:
+            Unlocker(self.payloads, self.account).unlock(ended)
+            planned = plan(ended, self.account, self.payloads.fetch, keep=self.keep)
         self._waiting.append(planned)
         self._samples += planned.frames * 2
         if planned.outcome != "recorded":
@@ -215,6 +219,9 @@ class Archive:
     def _left_out(self, planned: Plan) -> Recording:
         call = planned.ended.call
         notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else tuple(other_notes(planned))
+        other = other_leg(planned.ended, self.legs)
+        if other is not None:
+            notes = (f"recorded on the {self.legs} leg: {identity(other)} ({other.call_id[:80]})",)
         return Recording(
             planned,
             identity_of(planned.ended),

@@ -66,4 +66,3 @@ def took_over(plan: Plan) -> Pairs:
     if call.joins:
         lines.append(("Joins", call.joins))
     return lines
-
