@@ -1,4 +1,4 @@
-"""A TLS key log on disk, read as it grows; and servers' RSA keys. What is read goes into `Secrets`, and nowhere else."""
+"""A TLS key log on disk, read as it grows; and servers' RSA keys. What is read goes into `Secrets` and nowhere else."""
 
 import os
 from collections.abc import Iterable

@@ -49,8 +49,8 @@ class Secrets:
         return len(self._kept)
 
     def feed(self, data: bytes) -> int:
-        """Take what was appended to a key log; return how many secrets came. A last line that is not whole yet is tried,
-        and read again when more of it comes.
+        """Take what was appended to a key log; return how many secrets came. A last line without its end is tried, and
+        read again when more of it comes.
         """
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest
