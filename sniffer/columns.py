@@ -13,9 +13,13 @@ from .datagrams import NOT_RTP, Datagrams, Fate, Keys, Mask, RtpColumns, in_time
 from .layers import Layers
 from .peeling import Part
 from .records import WORDS, Ints, Records, gather
+from .tls.records import HANDSHAKE
+from .tls.secrets import Secrets
 
 MAX_REPORTS = 4096
 """RTCP packets of a block that are looked at; a flood of them is only counted."""
+MIN_HELLO, MAX_HELLOS = 25, 1024
+"""Bytes that a DTLS handshake's record has at least; and hellos of a block that are looked at."""
 _UDP = np.dtype([("source", ">u2"), ("destination", ">u2"), ("size", ">u2"), ("sum", ">u2")])
 _RTP = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("stamp", ">u4"), ("ssrc", ">u4")])
 _TEXT = np.dtype([("text", "u1", (16,))])
@@ -30,13 +34,22 @@ class Columns:
         self.book = book if book is not None else AddressBook()
         self.tcp_flows = np.empty(0, dtype=np.uint64)
         """Keys of TCP connections known to carry SIP (`tcp_flow_keys`): the engine adds to them."""
-        self.tls_ports: Ints | None = None
-        """Ports of SIP over TLS, where TLS is looked for at all: on these anything, on others what begins a session."""
+        self.secrets = Secrets()
+        self._tls_ports = np.empty(0, dtype=np.int64)
         self.listen_on(sip_ports)
 
     def listen_on(self, sip_ports: frozenset[int]) -> None:
         """Take these for the ports where anything may be SIP."""
         self.sip_ports = np.array(sorted(sip_ports), dtype=np.int64)
+
+    def follow_tls(self, secrets: Secrets, ports: frozenset[int]) -> None:
+        """Look for TLS as soon as there are secrets: on these ports anything, on others what begins a session."""
+        self.secrets, self._tls_ports = secrets, np.array(sorted(ports), dtype=np.int64)
+
+    @property
+    def tls_ports(self) -> Ints | None:
+        """The ports of SIP over TLS, None while there are no secrets."""
+        return self._tls_ports if self.secrets else None
 
     def read(self, records: Records) -> Datagrams:
         """Peel all frames of a block."""
@@ -160,9 +173,14 @@ class Block(Layers):
         report = rtcp & (size <= MAX_RTCP)
         if report.any():
             report[np.nonzero(report)[0][MAX_REPORTS:]] = False
-        for index in np.nonzero(text | zrtp | report)[0].tolist():
+        hello = dtls & (first == HANDSHAKE) & (size >= MIN_HELLO)
+        if hello.any():
+            hello &= self.is_hello(part.at)
+            hello[np.nonzero(hello)[0][MAX_HELLOS:]] = False
+        for index in np.nonzero(text | zrtp | report | hello)[0].tolist():
             flow = (int(part.source[index]), int(part.destination[index]), int(source[index]), int(destination[index]))
             fate = Fate.ZRTP if zrtp[index] else Fate.RTCP if report[index] else Fate.TEXT
+            fate = Fate.DTLS if hello[index] else fate
             self.slow_packet(int(part.rows[index]), fate, flow, int(part.at[index]), int(part.end[index]))
 
     def other_rows(self, part: Part, ports: Ints, head: np.ndarray) -> None:
@@ -189,6 +207,13 @@ class Block(Layers):
         """Tell which segments may begin a TLS session: a record of the handshake, in it a ClientHello."""
         start = np.minimum(at, len(self.data) - 6)
         found: Mask = (self.data[start] == 22) & (self.data[start + 1] == 3) & (self.data[start + 5] == 1)
+        return found
+
+    def is_hello(self, at: Ints) -> Mask:
+        """Tell which DTLS records hold a ClientHello or ServerHello in the clear (RFC 6347 section 4.3.2)."""
+        start = np.minimum(at, len(self.data) - MIN_HELLO)
+        kind = self.data[start + 13]
+        found: Mask = (self.data[start + 3] == 0) & (self.data[start + 4] == 0) & ((kind == 1) | (kind == 2))
         return found
 
     def looks_like_text(self, at: Ints) -> Mask:

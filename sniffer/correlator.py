@@ -80,6 +80,8 @@ class Correlator:
         self.observer: Callable[[Tracked, Event], None] | None = None
         self.closed: list[Tracked] = []
         self.open: dict[int, Tracked] = {}
+        self.present = 0
+        """Up to when streams have had their turn (ns): a message that was read late is older than that."""
         self._streams = streams
         self._last_before = last_before
         self._claimed = claimed
@@ -205,11 +207,10 @@ class Correlator:
         if not self._bindings.add(endpoint, binding):
             return
         for stream in self._streams.touching(*endpoint):
-            row = self._streams.rows[stream]
-            if (
-                int(row["first"]) <= time and int(row["last"]) >= time - self._settings.hold
-            ):  # later ones have their turn
-                self._evaluate(stream, time)
+            row, now = self._streams.rows[stream], max(time, self.present)
+            # Streams that begin later have their turn.
+            if int(row["first"]) <= now and int(row["last"]) >= time - self._settings.hold:
+                self._evaluate(stream, now)
 
     def _ends(self, stream: int) -> tuple[EndpointKey, EndpointKey]:
         row = self._streams.rows[stream]

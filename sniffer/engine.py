@@ -13,11 +13,13 @@ from .addresses import AddressBook
 from .columns import Columns
 from .correlator import CallSettings, Correlator
 from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket
+from .dtls import Agreement, Handshakes
 from .records import Ints
 from .rows import Parking, RowStore, rows_of
 from .selection import FAX, EndedCall, Track, select
 from .signalling import Heard, Joiner, Signalling, Stash
 from .streams import Lookup, StreamTable
+from .tls.secrets import Secrets
 from .tracked import FOREVER, SECOND, Tracked
 
 SLICE = 10 * SECOND
@@ -45,7 +47,8 @@ class Engine:
 
     `stash` keeps bytes that lie nowhere in the input in one piece, `parking` index rows that do not fit into memory;
     both are the caller's, because they do I/O. `layers` takes frames apart; a subclass may look on.
-    `link_headers` (lower case) bear the same value on all legs of a call.
+    `link_headers` (lower case) bear the same value on all legs of a call. With `secrets`, which the caller may add to
+    at any time, SIP over TLS is read too; on `tls_ports` it is to be expected.
     """
 
     stash: Stash
@@ -54,6 +57,8 @@ class Engine:
     limits: Limits = field(default_factory=Limits)
     sip_ports: frozenset[int] = frozenset({5060})
     link_headers: tuple[str, ...] = LINK_HEADERS
+    secrets: Secrets = field(default_factory=Secrets, repr=False)
+    tls_ports: frozenset[int] = frozenset({5061})
     listener: "Listener | None" = None
     layers: type[Columns] = Columns
     account: Account = field(init=False, default_factory=Account)
@@ -65,6 +70,7 @@ class Engine:
     _rows: RowStore = field(init=False)
     _joiner: Joiner = field(init=False)
     _signalling: Signalling = field(init=False)
+    _handshakes: Handshakes = field(init=False, default_factory=Handshakes)
     _now: int = field(init=False, default=0)
     _slice: tuple[Ints, npt.NDArray[np.int32]] = field(init=False)
     _resumed: dict[int, int] = field(init=False, default_factory=dict)
@@ -83,12 +89,14 @@ class Engine:
         self._rows = RowStore(memory=self.limits.memory, parking=self.parking)
         self._joiner = Joiner(self.columns, self.account, self.stash)
         self._signalling = Signalling(self.columns, self.account, self.sip_ports)
+        self._signalling.decrypt(self.secrets, self.tls_ports)
 
     def feed(self, block: Datagrams) -> Iterator[EndedCall]:
         """Take a block; yield the calls that ended, now and then, with all their packets."""
         self.account.frames(block.frames, block.settled)
         self.cut += block.cut
         block = self._joiner.expand(block)
+        self._catch_up()
         for piece in _slices(block):
             self._step(piece)
         self._signalling.tell_columns()
@@ -97,6 +105,12 @@ class Engine:
             self.correlator.advance(block.last)
         if self._is_due():
             yield from self._harvest()
+
+    def _catch_up(self) -> None:
+        """Hear what was said over TLS before its keys came."""
+        self.correlator.present = self._now
+        for heard in self._signalling.catch_up(self._now):
+            self._hear(heard)
 
     def _is_due(self) -> bool:
         """Tell whether it is time to give out calls."""
@@ -210,8 +224,15 @@ class Engine:
         if packet.fate is Fate.RTCP:
             self._reported(packet)
             return
+        if packet.fate is Fate.DTLS:
+            self._shook_hands(packet)
+            return
+        self.correlator.present = packet.time
         for heard in self._signalling.messages(packet):
             self._hear(heard)
+
+    def _shook_hands(self, packet: SlowPacket) -> Agreement | None:
+        return self._handshakes.add(packet)
 
     def _reported(self, packet: SlowPacket) -> list[Tracked]:
         return self.correlator.reporting.heard(packet)
@@ -262,7 +283,8 @@ class Engine:
                     tracked.secured.get((source, destination)),
                 )
             )
-        ended = EndedCall(tracked, tracks, keys=tracked.keys, reports=tracked.reports)
+        agreements = self._handshakes.of((track.source, track.destination) for track in tracks)
+        ended = EndedCall(tracked, tracks, keys=tracked.keys, agreements=agreements, reports=tracked.reports)
         select(ended)
         return ended
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..sip.dialog import Call, Party
 from ..sip.sdp import Format
 from .bindings import EndpointKey, Source
+from .dtls import Agreement
 from .keyring import Keyring
 from .reports import Reports
 from .rows import Rows
@@ -112,6 +113,7 @@ class EndedCall:
     tracks: list[Track]
     circumstances: Circumstances = PLAIN
     keys: Keyring = field(default_factory=Keyring)
+    agreements: list[Agreement] = field(default_factory=list)
     srtp: dict[Party, Srtp] = field(default_factory=dict)
     reports: Reports = field(default_factory=Reports)
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..sip.message import Framer, Message, SipError, looks_like_sip, may_begin_sip, parse
+from ..sip.framing import AnyFramer, framer_for, may_begin
+from ..sip.message import Message, SipError, looks_like_sip, parse
+from ..sip.websocket import WebSocketFramer
 from .account import Account
 from .addresses import address_key
 from .columns import Columns
@@ -22,6 +24,8 @@ Stash = Callable[[bytes], int]
 """Stores bytes that lie nowhere in the input in one piece; returns the position they can be fetched from."""
 
 MAX_FRAMERS = 8192
+_OVER_WEB = {"TCP": "WS", "TLS": "WSS"}
+"""SIP over WebSocket (RFC 7118), by what carries that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,11 @@ class Joiner:
         for packet in inner.slow:
             if packet.fate is Fate.FRAGMENT:
                 self._account.packet("malformed", "fragments in fragments", whole.frames)
-            elif packet.fate not in (Fate.ZRTP, Fate.RTCP):  # the message counts for one frame, the rest count here
+            elif packet.fate not in (
+                Fate.ZRTP,
+                Fate.RTCP,
+                Fate.DTLS,
+            ):  # the message counts for one frame, the rest count here
                 self._account.packet("signalling", "fragments", whole.frames - 1)
         for columns in (inner.rtp, inner.other):
             if len(columns):
@@ -110,10 +118,10 @@ class Signalling:
         self._columns = columns
         self._account = account
         self._sip_ports = sip_ports
-        self.tls = TlsStreams(Secrets(), frozenset(), may_begin_sip)
+        self.tls = TlsStreams(Secrets(), frozenset(), may_begin)
         self._tls_flows: dict[Connection, int] = {}
         self._streams = TcpStreams()
-        self._framers: OrderedDict[Connection, Framer] = OrderedDict()
+        self._framers: OrderedDict[Connection, AnyFramer] = OrderedDict()
         self._sip_connections: OrderedDict[int, None] = OrderedDict()
         self._told = True
 
@@ -154,7 +162,7 @@ class Signalling:
         if header < 20 or header > len(packet.payload):
             self._account.packet("malformed", "bad TCP header")
             return
-        known = connection in self._framers
+        known = connection in self._framers or isinstance(self._framers.get(_reverse(connection)), WebSocketFramer)
         stretches = self._streams.add(connection, packet.payload, packet.time)
         if self.tls.knows(connection) or any(self.tls.begins(stretch) for _, stretch in stretches):
             for way, stretch in stretches:
@@ -162,12 +170,17 @@ class Signalling:
             ours = self.tls.is_signalling(connection)
             self._account.packet(*(("signalling", "SIP over TLS") if ours else ("not_a_call", "TLS")))
             return
-        if not known and not any(may_begin_sip(stretch.data) for _, stretch in stretches):
+        if not known and not any(may_begin(stretch.data) for _, stretch in stretches):
             on_port = not self._sip_ports.isdisjoint((packet.source_port, packet.destination_port))
             self._account.packet(*(("signalling", "SIP over TCP") if on_port else ("not_a_call", "other TCP")))
             return
         self._account.packet("signalling", "SIP over TCP")
         yield from self._over_tcp(stretches, packet.time)
+
+    def decrypt(self, secrets: Secrets, ports: frozenset[int]) -> None:
+        """Read SIP over TLS too, as far as the secrets go. `ports` are those on which it is to be expected."""
+        self.tls = TlsStreams(secrets, ports, may_begin)
+        self._columns.follow_tls(secrets, ports)
 
     def _said(self, said: Iterable[Said]) -> Iterator[Heard]:
         """Yield the messages in what was decrypted."""
@@ -190,7 +203,8 @@ class Signalling:
         for connection, stretch in stretches:
             for message in self._frame(connection, stretch):
                 if self.gate is None or self.gate.admits(message.raw, time):
-                    yield Heard(message, time, connection[:2], connection[2:], transport)
+                    web = isinstance(self._framers[connection], WebSocketFramer)
+                    yield Heard(message, time, connection[:2], connection[2:], _OVER_WEB[transport] if web else transport)
                 else:
                     self._account.notes["SIP over TCP: flood"] += 1
 
@@ -199,7 +213,7 @@ class Signalling:
         if framer is None:
             if len(self._framers) >= MAX_FRAMERS:
                 self._framers.popitem(last=False)
-            framer = self._framers[connection] = Framer()
+            framer = self._framers[connection] = framer_for(stretch.data, self._framers.get(_reverse(connection)))
             self._remember(connection)
         self._framers.move_to_end(connection)
         if stretch.gap:
@@ -222,7 +236,6 @@ class Signalling:
 
     def tell_columns(self) -> None:
         """Have the columns know the connections that carry SIP, from the next block on."""
-        self._columns.tls_ports = np.array(sorted(self.tls.ports), dtype=np.int64) if self.tls.secrets else None
         if self._told and not self.tls.flows_changed:
             return
         if self.tls.flows_changed:
@@ -243,6 +256,10 @@ class Signalling:
         self._note_tls()
         if self._streams.lost:
             self._account.notes["holes in SIP over TCP"] += self._streams.lost
+
+
+def _reverse(connection: Connection) -> Connection:
+    return connection[2], connection[3], connection[0], connection[1]
 
 
 def _flow(connection: Connection) -> int | None:
