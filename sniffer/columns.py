@@ -7,9 +7,10 @@ column. A frame's `Fate` says what became of it, so that every frame is counted 
 import numpy as np
 
 from ..rtp.rtcp import MAX_SIZE as MAX_RTCP
-from ..sip.message import may_begin_sip
+from ..sip.framing import may_begin
 from .addresses import AddressBook
 from .datagrams import NOT_RTP, Datagrams, Fate, Keys, Mask, RtpColumns, in_time, join, tcp_flow_keys
+from .first_bytes import LOOKED_AT, begins_frame, begins_text
 from .layers import Layers
 from .peeling import Part
 from .records import WORDS, Ints, Records, gather
@@ -22,7 +23,6 @@ MIN_HELLO, MAX_HELLOS = 25, 1024
 """Bytes that a DTLS handshake's record has at least; and hellos of a block that are looked at."""
 _UDP = np.dtype([("source", ">u2"), ("destination", ">u2"), ("size", ">u2"), ("sum", ">u2")])
 _RTP = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("stamp", ">u4"), ("ssrc", ">u4")])
-_TEXT = np.dtype([("text", "u1", (16,))])
 MIN_OTHER = 4
 """Bytes that a packet of a fax has at least: sequence number, length and some content."""
 
@@ -97,13 +97,14 @@ class Block(Layers):
         ports = (source << 16 | destination).astype(np.uint32)
         header = (self.data[part.at + 12] >> 4).astype(np.int64) * 4
         sip = np.isin(source, self.sip_ports) | np.isin(destination, self.sip_ports)
-        text = ~sip & (part.end - part.at - header >= 16) & self.looks_like_text(part.at + header)
+        long = ~sip & (part.end - part.at - header >= LOOKED_AT)
+        text = long & (self.looks_like_text(part.at + header) | begins_frame(self.data, part.at + header))
         if self.tls_ports is not None:
             sip |= np.isin(source, self.tls_ports) | np.isin(destination, self.tls_ports)
             sip |= (part.end - part.at - header >= 6) & self.begins_tls(part.at + header)
         for index in np.nonzero(text)[0].tolist():
             start = int(part.at[index] + header[index])
-            sip[index] = may_begin_sip(self.data[start : min(start + 1500, int(part.end[index]))].tobytes())
+            sip[index] |= may_begin(self.data[start : min(start + 1500, int(part.end[index]))].tobytes())
         flows = tcp_flow_keys(part.source, part.destination, ports)
         if len(self.tcp_flows) or sip.any():  # with a connection's first message come its other segments
             sip |= np.isin(flows, self.tcp_flows) | np.isin(flows, flows[sip])
@@ -217,20 +218,8 @@ class Block(Layers):
         return found
 
     def looks_like_text(self, at: Ints) -> Mask:
-        """Tell which payloads may begin a SIP message: three capitals, printable, a blank or slash among 16 bytes."""
-        if len(at) == 0:
-            return np.zeros(0, dtype=bool)
-        start = self.data[np.minimum(at, len(self.data) - 16)]
-        maybe = (start >= 65) & (start <= 90)
-        if not maybe.any():
-            return maybe
-        rows = np.nonzero(maybe)[0]
-        text = gather(self.data, np.minimum(at[rows], len(self.data) - 16), _TEXT)["text"]
-        capitals = ((text[:, :3] >= 65) & (text[:, :3] <= 90)).all(axis=1)
-        printable = ((text >= 32) | (text == 13) | (text == 10) | (text == 9)).all(axis=1)  # "SIP/2.0 200 OK" + CRLF
-        parted = ((text == 32) | (text == 47)).any(axis=1)
-        maybe[rows] = capitals & printable & parted
-        return maybe
+        """Tell which payloads may begin a SIP message."""
+        return begins_text(self.data, at)
 
     def rtp_rows(self, part: Part, ports: Ints, head: np.ndarray) -> None:
         """Keep RTP as columns, once header extensions and padding are taken off the payload."""

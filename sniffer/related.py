@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..sip.dialog import Call, Forward, Party
+from ..sip.dialog import Call, Endpoint, Forward, Party
 from .ties import How, Tie
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def _tie(one: "Tracked", other: "Tracked", how: How, by: str) -> None:
 def _answers_to(call: Call) -> list[Key]:
     """Keys under which later calls may look for this one. All of them are fixed when the call begins."""
     keys = [("call-id", call.call_id), ("link", call.call_id), ("host", call.invite_to[0])]
+    keys += dict.fromkeys((_phone(call.invite_from, call.caller.number), _phone(call.invite_to, call.callee.number)))
     keys += [("link", link) for link in call.links if link != call.call_id]
     return keys + ([("session", call.session_id)] if call.session_id else [])
 
@@ -141,7 +142,7 @@ def _looks_for(call: Call) -> list[Key]:
     """Keys of calls that this one may continue: same Call-ID, Session-ID (RFC 7989), Replaces (RFC 3891), Join (RFC
     3911), what PBXs write into headers, or B2BUA.
     """
-    keys = [("call-id", call.call_id), ("host", call.invite_from[0])]
+    keys = [("call-id", call.call_id), ("host", call.invite_from[0]), _phone(call.invite_from, call.caller.number)]
     keys += [("link", link) for link in (*call.links, call.call_id)]
     for kind, other in (("replaces", call.replaces), ("joins", call.joins)):
         if other and other != call.call_id:
@@ -149,10 +150,16 @@ def _looks_for(call: Call) -> list[Key]:
     return keys + ([("session", call.session_id)] if call.session_id else [])
 
 
+def _phone(host: Endpoint, number: str) -> Key:
+    return "phone", f"{host[0]} {number}"
+
+
 def _how(kind: str, old: Call, new: Call) -> How | None:
     """What the old call is to the new one that was found by such a key, None if it is nothing to it."""
     if kind == "host":
         return How.OUTER if _made_by(old, new) else None
+    if kind == "phone":
+        return How.HELD if old.held and old.answered is not None and old.ended is None else None
     if kind == "replaces":
         return How.PICKED_UP if old.answered is None else How.REPLACED
     if kind == "joins":

@@ -204,7 +204,8 @@ class Signalling:
             for message in self._frame(connection, stretch):
                 if self.gate is None or self.gate.admits(message.raw, time):
                     web = isinstance(self._framers[connection], WebSocketFramer)
-                    yield Heard(message, time, connection[:2], connection[2:], _OVER_WEB[transport] if web else transport)
+                    over = _OVER_WEB[transport] if web else transport
+                    yield Heard(message, time, connection[:2], connection[2:], over)
                 else:
                     self._account.notes["SIP over TCP: flood"] += 1
 

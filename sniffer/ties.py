@@ -33,6 +33,9 @@ class How(StrEnum):
     FORWARDED = "forwarded from"
     """Its callee answered with another address (3xx)."""
     FORWARDS = "forwarded to"
+    HELD = "held meanwhile"
+    """A phone held it when it began this one: to ask somebody, or for three to talk."""
+    HOLDS = "begun while held"
     SAME_SOUND = "same sound"
     """The same RTP packets crossed the wire in both."""
     SAME_CALL = "same call"
@@ -46,7 +49,7 @@ class How(StrEnum):
     @property
     def strength(self) -> int:
         """What says more, and is kept where several are true, is greater."""
-        return {How.SAME_CALL: 0, How.SAME_SOUND: 1, How.OUTER: 2, How.INNER: 2}.get(self, 3)
+        return {How.SAME_CALL: 0, How.HELD: 1, How.HOLDS: 1, How.SAME_SOUND: 1, How.OUTER: 2, How.INNER: 2}.get(self, 3)
 
 
 _PAIRS = (
@@ -57,6 +60,7 @@ _PAIRS = (
     (How.PICKED_UP, How.PICKS_UP),
     (How.JOINED, How.JOINS),
     (How.FORWARDED, How.FORWARDS),
+    (How.HELD, How.HOLDS),
 )
 _OTHER_WAY = dict(_PAIRS) | {other: one for one, other in _PAIRS}
 
