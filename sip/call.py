@@ -219,7 +219,8 @@ class Started(Event):
 class Described(Event):
     """A party's session description: its own words at `hop` 0, a copy that a relay may have changed at 1 and up.
 
-    `tag` is the callee's fork, "" for the caller; `announced_by` is the IP address that sent this copy.
+    `tag` is the callee's fork, "" for the caller; `announced_by` is the IP address that sent this copy; `asks` tells
+    that it is an offer that the other party may refuse (in an INVITE or UPDATE).
     """
 
     party: Party
@@ -227,6 +228,7 @@ class Described(Event):
     sdp: SessionDescription
     announced_by: str
     hop: int
+    asks: bool = False
 
 
 @dataclass(frozen=True)

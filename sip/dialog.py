@@ -387,7 +387,7 @@ class Dialogs:
             return []
         if hop == 0:
             note_hold(call, message, party, sdp.held)
-        return [Described(call, time, party, tag, sdp, source[0], hop)]
+        return [Described(call, time, party, tag, sdp, source[0], hop, message.method in ("INVITE", "UPDATE"))]
 
     def _sdp(self, message: Message) -> SessionDescription | None:
         try:

@@ -174,7 +174,7 @@ class Correlator:
             if media.kind != "audio" and media.port and event.hop == 0:
                 note_other(tracked, event.party, event.time, media)
             if media.kind == "audio" and media.port and first_audio and event.hop == 0:
-                note_media(tracked, event.party, event.time, media)
+                note_media(tracked, event, media)
                 first_audio = False
             if media.kind == "audio" and media.crypto:
                 tracked.keys.add(event.party, media.crypto)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..sip.dialog import Call, Party
+from ..sip.dialog import Call, Described, Party
 from ..sip.sdp import Format, Media
 from .bindings import EndpointKey, Match
 from .keyring import Keyring
@@ -57,6 +57,8 @@ class Tracked:
     claims: list[Claim] = field(default_factory=list)
     endpoints: list[EndpointKey] = field(default_factory=list)
     media: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
+    offers: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
+    asked: dict[Party, Media] = field(default_factory=dict)
     digits: list[tuple[int, Party, str]] = field(default_factory=list)
     holds: list[tuple[int, Party, bool]] = field(default_factory=list)
     others: list[tuple[int, Party, str]] = field(default_factory=list)
@@ -104,15 +106,16 @@ class Tracked:
         self.span = first, max((min(int(row["last"]), claim.until) for row, claim in rows), default=0)
 
     def formats(self, sender: Party) -> list[tuple[int, Mapping[int, Format]]]:
-        """Return what payload types mean in packets of this sender, each map with the time it holds from (ns)."""
-        receiver = Party.CALLEE if sender is Party.CALLER else Party.CALLER
-        own = self.media[sender]
-        changes = sorted({time for time, _ in own} | {time for time, _ in self.media[receiver]})
+        """Return what payload types mean in packets of this sender, each map with the time it holds from (ns).
+
+        The receiver's word counts before the sender's, and what was agreed before what was only offered.
+        """
+        said = [table[party] for table in (self.offers, self.media) for party in (sender, sender.other)]
         maps: list[tuple[int, Mapping[int, Format]]] = []
-        for time in changes:
+        for time in sorted({time for entries in said for time, _ in entries}):
             merged: dict[int, Format] = {}
-            for party in (sender, receiver):
-                for since, media in self.media[party]:
+            for entries in said:
+                for since, media in entries:
                     if since <= time:
                         merged.update(media.formats)
             if not maps or maps[-1][1] != merged:
@@ -143,15 +146,34 @@ class Tracked:
         return agreed or [(time, encrypted) for time, _, encrypted in spoken[-1:]]
 
 
-def note_media(tracked: Tracked, party: Party, time: int, media: Media) -> None:
-    """Note what a party says of its sound, and whether it puts the other on hold."""
-    spoken = tracked.media[party]
-    if len(spoken) < MAX_MEDIA_CHANGES and (not spoken or spoken[-1][1] != media):
-        spoken.append((time, media))
+def note_media(tracked: Tracked, event: Described, media: Media) -> None:
+    """Note what a party says of its sound, and whether it puts the other on hold.
+
+    An offer in a call that has media already counts from its answer on, and not at all if it is refused (RFC 3264
+    section 8).
+    """
+    party, time = event.party, event.time
+    if event.asks and tracked.media[party]:
+        offers = tracked.offers[party]
+        if len(offers) < MAX_MEDIA_CHANGES and (not offers or offers[-1][1] != media):
+            offers.append((time, media))
+        tracked.asked[party] = media
+    else:
+        tracked.asked.pop(party, None)
+        asked = tracked.asked.pop(party.other, None)
+        if asked is not None:
+            _agree(tracked, party.other, time, asked)
+        _agree(tracked, party, time, media)
     held = media.held or media.direction in ("sendonly", "inactive")
     before = next((state for _, who, state in reversed(tracked.holds) if who is party), False)
     if held != before and len(tracked.holds) < MAX_MEDIA_CHANGES:
         tracked.holds.append((time, party, held))
+
+
+def _agree(tracked: Tracked, party: Party, time: int, media: Media) -> None:
+    spoken = tracked.media[party]
+    if len(spoken) < MAX_MEDIA_CHANGES and (not spoken or spoken[-1][1] != media):
+        spoken.append((time, media))
 
 
 def note_other(tracked: Tracked, party: Party, time: int, media: Media) -> None:

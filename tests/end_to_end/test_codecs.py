@@ -22,6 +22,8 @@ from tests.support.scene import START_NS, Scene, ended, plain_call, set_up
 
 CAPTURES = Path(os.environ.get("TAPDECK_CAPTURES", REPOSITORY.parent / "shared" / "captures"))
 LIKE = 0.98
+RAW = ("-t", "raw", "-e", "signed", "-b", "16", "-c", "1")
+MS = 1_000_000
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("ffmpeg", "sox")), reason="ffmpeg and sox are not installed"
@@ -153,6 +155,81 @@ def test_a_codec_changes_in_the_middle(tmp_path: Path) -> None:
     later = voice.decode(voice.frames[100:])
     assert sound[16000 : 16000 + len(later)].tolist() == later.tolist()
     assert likeness(sound[:16000], voice.played[:16000]) > LIKE
+
+
+def remapped(accepted: bool) -> tuple[Scene, Voice, Voice, tuple[Rtp, ...], tuple[Rtp, ...]]:
+    """Payload type 96 is G.722; then the caller offers it for G.726. The callee's stream before and after that, which
+    goes on as it was if the offer is refused.
+    """
+    first, second = replace(encoded.g722(1), pt=96), replace(encoded.g726(4, 2), pt=96)
+    left = replace(encoded.gsm(3), pt=3)
+    scene = encoded.call(left, first)
+    shape, asked = scene.dialog, scene.right[49].time_ns + 4 * MS
+    old, new = encoded.offer(shape.callee.media, left, first), encoded.offer(shape.caller.media, left, second)
+    answer = encoded.offer(shape.callee.media, left, second).replace("o=- 7 1", "o=- 7 2")
+    told = (
+        shape.reply(asked + 9 * MS, "200 OK", answer, cseq=2)
+        if accepted
+        else shape.reply(asked + 9 * MS, "488 Not Acceptable Here", cseq=2)
+    )
+    again = (
+        shape.invite(asked, new.replace("o=- 7 1", "o=- 7 2"), cseq=2, again=True),
+        told,
+        shape.request(asked + 12 * MS, "ACK", cseq=2),
+    )
+    caller = encoded.offer(shape.caller.media, left, first)
+    signals = (*set_up(shape, START_NS, caller, old), *again, *scene.signals[-2:])
+    before, after = scene.right[:50], scene.right[50:]
+    if accepted:
+        made = encoded.spoken(second, before[0].source, before[0].target, before[0].time_ns, 0xB)
+        after = tuple(
+            replace(one, ts=old_one.ts, seq=old_one.seq) for one, old_one in zip(made, scene.right, strict=True)
+        )
+        after = after[50:]
+    scene = replace(scene, signals=tuple(sorted(signals, key=lambda one: one.time_ns)), right=(*before, *after))
+    return scene, first, second, before, after
+
+
+def test_a_payload_type_that_a_re_invite_gives_to_another_codec(tmp_path: Path) -> None:
+    scene, first, second, before, after = remapped(True)
+    recording = recorded(tmp_path, scene)
+    assert recording.info["Codec"] == "caller GSM; callee G722, G726-32"
+    assert recording.info["Resampled"]
+    sound, at = channels(recording)[1], (before[0].time_ns - zero(scene)) * 16 // MS
+    early = first.decode(first.frames[:100])
+    assert sound[at : at + len(early)].tolist() == early.tolist()
+    late = encoded.run(
+        *("sox", "-D", *RAW, "-r", "8000", "-", *RAW, "-r", "16000", "-"),
+        given=second.decode(second.frames[100:]).astype("<i2").tobytes(),
+    )
+    expected = np.frombuffer(late, dtype="<i2")
+    found = hearing.match(sound[at + len(early) :].astype(np.float64), expected.astype(np.float64))
+    assert (found.lag, found.likeness > 0.99) == (0, True)
+    assert len(after) == 100
+    assert again(recording).exit_code == 0
+
+
+def test_a_payload_type_keeps_its_meaning_if_the_offer_is_refused(tmp_path: Path) -> None:
+    scene, first, _, _, _ = remapped(False)
+    recording = recorded(tmp_path, scene)
+    assert recording.info["Codec"] == "caller GSM; callee G722"
+    assert_heard(channels(recording)[1], encoded.heard(first, scene.right, zero(scene)))
+
+
+def test_each_side_may_number_a_codec_as_it_likes(tmp_path: Path) -> None:
+    """Packets bear the number that their receiver gave (RFC 3264 section 5.1): 97 is G.722 or G.726."""
+    left, right = replace(encoded.g722(1), pt=97), replace(encoded.g722(2), pt=98)
+    scene = encoded.call(left, right)
+    shape, other = scene.dialog, encoded.g726(4)
+    texts = (
+        encoded.offer(shape.caller.media, right, replace(other, pt=97)),
+        encoded.offer(shape.callee.media, left, replace(other, pt=98)),
+    )
+    scene = replace(scene, signals=(*set_up(shape, START_NS, *texts), *scene.signals[-2:]))
+    recording = recorded(tmp_path, scene)
+    assert recording.info["Codec"] == "G722"
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene)))
+    assert_heard(channels(recording)[1], encoded.heard(right, scene.right, zero(scene)))
 
 
 @pytest.mark.parametrize(("low", "high"), [("G.726 40", "Opus"), ("G.722", "L16 at 44,100 Hz"), ("GSM", "AMR-WB")])
