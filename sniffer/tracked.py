@@ -49,8 +49,8 @@ class Claim:
 class Tracked:
     """A call as the correlator sees it: the dialog, its claims, and what was heard on the way.
 
-    `voices` are the parties whose sound came, and can be read, and `span` is when that was (ns), as far as that was
-    looked at (`listened`).
+    `voices` are the parties whose sound came, and can be read, from when to when (ns), as far as that was looked at
+    (`listened`).
     """
 
     call: Call
@@ -63,8 +63,7 @@ class Tracked:
     holds: list[tuple[int, Party, bool]] = field(default_factory=list)
     others: list[tuple[int, Party, str]] = field(default_factory=list)
     related: dict["Leg", Tie] = field(default_factory=dict)
-    voices: frozenset[Party] = frozenset()
-    span: tuple[int, int] = (0, 0)
+    voices: dict[Party, tuple[int, int]] = field(default_factory=dict)
     tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
     secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
     keys: Keyring = field(default_factory=Keyring)
@@ -92,18 +91,23 @@ class Tracked:
                 continue
             if not other.closed:
                 other._hear(streams)
-            covers = other.span[0] <= self.span[0] + SLACK and other.span[1] >= self.span[1] - SLACK
-            tie.heard = bool(self.voices) and self.voices <= other.voices and covers
+            tie.heard = bool(self.voices) and all(
+                party in other.voices
+                and other.voices[party][0] <= first + SLACK
+                and other.voices[party][1] >= last - SLACK
+                for party, (first, last) in self.voices.items()
+            )
 
     def _hear(self, streams: Any) -> None:
+        self.voices = {}
         if self.secured or (self.encrypted and not self.keys.usable):
-            self.voices = frozenset()
             return
-        sound = [claim for claim in self.claims if claim.match.kind == "audio"]
-        self.voices = frozenset(claim.sender for claim in sound)
-        rows = [(streams[claim.stream], claim) for claim in sound]
-        first = min((max(int(row["first"]), claim.since) for row, claim in rows), default=0)
-        self.span = first, max((min(int(row["last"]), claim.until) for row, claim in rows), default=0)
+        for claim in self.claims:
+            if claim.match.kind == "audio":
+                row = streams[claim.stream]
+                first, last = max(int(row["first"]), claim.since), min(int(row["last"]), claim.until)
+                known = self.voices.get(claim.sender, (first, last))
+                self.voices[claim.sender] = min(known[0], first), max(known[1], last)
 
     def formats(self, sender: Party) -> list[tuple[int, Mapping[int, Format]]]:
         """Return what payload types mean in packets of this sender, each map with the time it holds from (ns).

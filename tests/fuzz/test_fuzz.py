@@ -23,6 +23,7 @@ def test_there_are_targets() -> None:
         "spool",
         "srtp",
         "timeline",
+        "websocket",
     }
 
 

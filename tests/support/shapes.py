@@ -133,7 +133,7 @@ def attended_transfer(seed: int) -> Shape:
 
 
 def forwarded(seed: int, *, anew: bool = True) -> Shape:
-    """Bob's phone answers 302 and names Cid; Ann calls there, in a dialog of its own or the same (RFC 3261, 8.1.3.4)."""
+    """Bob's phone answers 302, naming Cid; Ann calls there, in a new dialog or in this one (RFC 3261, 8.1.3.4)."""
     ann, bob, cid = people(seed)
     shape = Dialog(f"first-{seed}@example.invalid", ann, bob)
     moved = (
@@ -182,7 +182,13 @@ def picked_up(seed: int) -> Shape:
 
 
 def through_pbx(
-    seed: int, *, headers: tuple[str, ...] = (), later_ms: int = 6, number: str = "", relays: bool = True
+    seed: int,
+    *,
+    headers: tuple[str, ...] = (),
+    later_ms: int = 6,
+    number: str = "",
+    relays: bool = True,
+    talk_ms: int = TALK_MS,
 ) -> Shape:
     """Ann's call to Bob over a PBX that hands on the RTP as it is; `number` is whom it calls instead of Bob's own."""
     ann, bob, _ = people(seed)
@@ -190,11 +196,11 @@ def through_pbx(
     pbx, sound = Endpoint(f"{net}.1", 5060), f"{net}.1"
     inward = replace(bob, sip=pbx, media=Endpoint(sound, 30000), tag=f"in{seed}")
     outward = replace(ann, sip=pbx, media=Endpoint(sound, 30002), tag=f"out{seed}")
-    outer = call(f"outer-{seed}@example.invalid", ann, inward, START_NS, seed, headers)
+    outer = call(f"outer-{seed}@example.invalid", ann, inward, START_NS, seed, headers, talk_ms)
     if number:
         bob = replace(bob, number=number, name="")
         outward = replace(outward, number="0", name="")
-    inner = call(f"inner-{seed}@example.invalid", outward, bob, START_NS + later_ms * MS, seed + 1, headers)
+    inner = call(f"inner-{seed}@example.invalid", outward, bob, START_NS + later_ms * MS, seed + 1, headers, talk_ms)
     if not relays:
         return {"outer": outer, "inner": inner}
     left, right = (
