@@ -11,7 +11,7 @@ from ..sniffer.live import LiveEngine
 from ..sniffer.sources.payloads import RowParking
 from ..storage.sealing import Sealer
 from ..storage.spool import Origin
-from .record import build_engine, call_settings, link_headers, own_of
+from .record import build_engine, call_settings, hearing_of, link_headers, own_of
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -52,4 +52,5 @@ def sealer(settings: Settings, root: Path, scratch: Path, signing: "Signing | No
         keep_packets=settings.storage.keep_packets,
         legs=settings.recording.legs,
         signing=signing,
+        hearing=hearing_of(settings),
     )

@@ -20,6 +20,7 @@ from ..sniffer.sources.capture_file import CaptureError, CaptureFile, first_time
 from ..sniffer.sources.payloads import Payloads, RowParking
 from ..storage.atomic import make_folder
 from ..storage.facts import Recorder
+from ..storage.hearing import Hearing
 from ..storage.localtime import Zone
 from ..storage.recording import Archive, Recording
 from .config import load, with_options
@@ -142,6 +143,11 @@ def own_of(settings: Settings) -> Own:
     return Own(settings.own.numbers, networks, settings.own.country_code)
 
 
+def hearing_of(settings: Settings) -> Hearing:
+    """Return what is to be done about keys."""
+    return Hearing(settings.recording.inband_digits)
+
+
 class Captures:
     """The inputs of a run, opened when their time comes. Raises `UnreadableInput` at once for what is no capture."""
 
@@ -234,6 +240,7 @@ class _Run:
             wall=self.captures.steps.walls,
             keep=keep_packets,
             signing=signing,
+            hearing=hearing_of(settings),
         )
         self.reporter = Reporter(as_json)
         self.failures: list[str] = []

@@ -44,6 +44,7 @@ class RecordingSettings:
     utc: bool = _setting(False, "write names and times in UTC")
     timezone: str = _setting("", "time zone of names and times, like Europe/Amsterdam; empty: the machine's own")
     instance: str = _setting("", "name of this recorder in the info file; empty: the host's name")
+    inband_digits: bool = _setting(True, "find keys by their tones in the sound, where no packet tells them")
     legs: str = _setting("both", "which leg of a call that crosses a PBX on two is recorded: both, inner or outer")
 
 

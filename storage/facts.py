@@ -8,8 +8,10 @@ from ..sip.dialog import Party
 from ..sniffer.addresses import AddressBook
 from ..sniffer.selection import FAX, Track, Use
 from . import shapes
+from .hearing import described, faults
 from .localtime import Zone
 from .plan import Plan, gaps
+from .presses import Press
 from .quality import flags, quality_lines
 from .side import Side
 
@@ -36,16 +38,6 @@ class Recorder:
 
     def __str__(self) -> str:
         return f"instance={self.instance} version={self.version} host={self.host} source={self.source}"
-
-
-@dataclass(frozen=True, slots=True)
-class Press:
-    """A key pressed: when (ns), by whom, which, and by what means (`RFC 4733` or `INFO`)."""
-
-    time: int
-    party: Party
-    digit: str
-    means: str
 
 
 def codec_text(plan: Plan) -> str:
@@ -103,6 +95,7 @@ def pairs(
     lines.append(("Channels", "left=caller right=callee"))
     for party in Party:
         lines += _side_lines(plan, party, book)
+    lines += [("SoundFault", f"{code}: {text}") for code, text in faults(plan)]
     lines += [("Digits", "".join(press.digit for press in presses if len(press.digit) == 1))]
     lines += _listed("Digit", [_press_text(press, plan, zone) for press in presses])
     lines += _listed("Hold", list(_holds(plan, zone)))
@@ -189,6 +182,7 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
         )
     ]
     lines += quality_lines(plan, party)
+    lines += [(f"{name}-Sound", text) for text in described(plan, party)]
     srtp = plan.ended.srtp.get(party)
     if srtp is not None:
         lines.append((f"{name}-Srtp", f"authenticated={srtp.authenticated} failed={srtp.failed}"))

@@ -160,9 +160,9 @@ def add(names: list[str], name: str) -> None:
         names.append(name)
 
 
-def clock_of(track: Track) -> int:
-    """Return the RTP clock of the track's first packet, in Hz."""
-    kind = int(track.rows["kind"][0]) & 0x7F
+def clock_of(track: Track, kind: int | None = None) -> int:
+    """Return the RTP clock of a payload type, of the track's first packet if none is given, in Hz."""
+    kind = (int(track.rows["kind"][0]) if kind is None else kind) & 0x7F
     for _, formats in reversed(track.formats):
         if kind in formats and formats[kind].rate:
             return formats[kind].rate

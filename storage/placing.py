@@ -47,7 +47,7 @@ def lay_track(
     _add_losses(rows, packets, side, reference)
     if (kinds == Kind.EVENT).any():
         first = np.sort(packets.order[kinds[packets.order] == Kind.EVENT])
-        side.events.append((rows[first], track.ssrc))
+        side.events.append((rows[first], clock_of(track, int(rows["kind"][first[0]]))))
     count = _counts(rows, kinds, codecs, fetch)
     return _placed(rows, kinds, packets, count, side, codecs, reference)
 

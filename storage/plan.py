@@ -8,6 +8,7 @@ nowhere else (`Fetch`); but for that it is pure.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from .kinds import FEW, Codecs, Kind
 from .placing import Fetch, frames_of, lay_track, scaled
 from .side import RATE, Channel, Side, joined
 from .wav import MAX_RIFF_SIZE
+
+if TYPE_CHECKING:
+    from .hearing import Listener
 
 LONGEST_S = 48 * 3600
 """No call's sound is longer, in seconds: then the capture's clock was set in the middle of it."""
@@ -36,6 +40,7 @@ class Plan:
     `reference` is the time of sample 0 in ns; `frames` the samples of each channel, `rate` of them a second; `codecs`
     those that have to be decoded; `decoded` tells whether any is heard, which a WAV cannot hold as it crossed the wire.
     `keep`: all packets are to be kept, those of `others` too: media beside sound, packets by sender and kind.
+    `listener` has heard the sound, when it has been written.
     """
 
     ended: EndedCall
@@ -51,6 +56,7 @@ class Plan:
     codecs: Codecs = field(default_factory=Codecs)
     decoded: bool = False
     keep: bool = False
+    listener: "Listener | None" = None
     others: Counter[tuple[Party, str]] = field(default_factory=Counter)
 
     @property

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ..rtp.events import digits
 from ..sip.dialog import Call, Party
 from ..sniffer.account import Account
 from ..sniffer.addresses import AddressBook
@@ -21,11 +20,13 @@ from ..sniffer.tracked import Leg
 from . import decode, info
 from .atomic import AtomicBatch, AtomicFiles, make_folder
 from .blanked import blanked
-from .facts import Press, Recorder, codec_text, late_notes, other_notes, pairs, side_notes
+from .facts import Recorder, codec_text, late_notes, other_notes, pairs, side_notes
+from .hearing import Hearing, listened
 from .kept import pcapng
 from .legs import given_way, other_leg
 from .names import NameFields, Naming, call_seed, recording_id
 from .plan import Plan, is_kept, plan
+from .presses import presses
 from .render import Piece, Renderer, encoding, pieces
 from .unlock import Unlocker
 from .wav import WavTooLong, header, padding
@@ -43,7 +44,6 @@ BATCH_CALLS = 256
 """Calls of a batch: each has up to three files open, and a process may have 1,024."""
 BATCH_ROWS = 1 << 20
 """Packets whose rows may wait for a batch: calls without a WAV have no samples, but rows."""
-MAX_PRESSES = 4096
 PACKETS = "_packets.pcapng"
 """How the name of a capture file that is kept ends."""
 _FAR = 1 << 62
@@ -121,6 +121,7 @@ class Archive:
     legs: str = "both"
     wall: Callable[[Ints], Ints] = field(default=np.asarray)
     signing: "Signing | None" = None
+    hearing: Hearing = field(default_factory=Hearing)
     _waiting: list[Plan] = field(init=False, default_factory=list)
     _samples: int = field(init=False, default=0)
     _rows: int = field(init=False, default=0)
@@ -194,11 +195,11 @@ class Archive:
             if planned.outcome != "recorded":
                 yield planned, None
             elif _is_shared(planned):
-                yield planned, islice(rendered, len(list(pieces(planned))))
+                yield planned, listened(planned, islice(rendered, len(list(pieces(planned)))), self.hearing)
             elif planned.decoded:
-                yield planned, decode.sound(planned, self.payloads)
+                yield planned, listened(planned, decode.sound(planned, self.payloads), self.hearing)
             else:
-                yield planned, self._rendered_singly(planned)
+                yield planned, listened(planned, self._rendered_singly(planned), self.hearing)
 
     def _concluded(self, result: Recording, error: OSError | None) -> Recording:
         """Count what became of a call."""
@@ -353,25 +354,13 @@ class Archive:
             direction=result.direction,
             zone=self.naming.zone,
             recorder=self.recorder,
-            presses=self._presses(result.plan),
+            presses=presses(result.plan, self.payloads),
             related=related,
             kept=kept,
             notes=result.notes + late_notes(result.plan),
             book=self.book,
             seal=seal,
         )
-
-    def _presses(self, planned: Plan) -> list[Press]:
-        """Return the keys pressed, those sent as RTP events and those sent by INFO, in order of time."""
-        found = [Press(time, party, digit, "INFO") for time, party, digit in planned.ended.tracked.digits]
-        for party, side in planned.sides.items():
-            for rows, _ in side.events:
-                rows = rows[: MAX_PRESSES * 16]
-                data = self.payloads.fetch(rows["position"].copy(), rows["size"].astype(np.int64))
-                packets = zip(rows["time"].tolist(), rows["stamp"].tolist(), data, strict=True)
-                found += [Press(digit.time, party, digit.digit, "RFC 4733") for digit in digits(packets)]
-        found.sort(key=lambda press: press.time)
-        return found[:MAX_PRESSES]
 
 
 def _use_up(planned: Plan, sound: Iterator[np.ndarray]) -> None:

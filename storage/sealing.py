@@ -19,6 +19,7 @@ from ..sniffer.sources.capture_file import CaptureError, open_capture
 from ..sniffer.sources.payloads import Payloads
 from ..sniffer.tracked import FOREVER
 from .facts import Recorder
+from .hearing import Hearing
 from .names import Naming
 from .recording import Archive, Recording
 from .spool import leg_of
@@ -53,6 +54,7 @@ class Sealer:
     legs: str = "both"
     account: Account = field(default_factory=Account)
     signing: "Signing | None" = None
+    hearing: Hearing = field(default_factory=Hearing)
 
     def seal(self, path: Path) -> list[Recording]:
         """Record the call of a spool file. Running it again gives the same files again; where a recording failed,
@@ -94,6 +96,7 @@ class Sealer:
             keep=self.keep_packets,
             wall=steps.walls,
             signing=self.signing,
+            hearing=self.hearing,
         )
 
     def _calls(self, spool: SpoolFile, payloads: Payloads, engine: Engine) -> Iterator[EndedCall]:

@@ -25,6 +25,7 @@ OTHER_VALUES: dict[str, object] = {
     "recording.utc": True,
     "recording.timezone": "Europe/Amsterdam",
     "recording.instance": "tap-1",
+    "recording.inband_digits": False,
     "recording.legs": "outer",
     "own.numbers": ("+3120123*", "2???"),
     "own.networks": ("10.0.0.0/8", "2001:db8::/32"),

@@ -1,0 +1,134 @@
+"""A call's sound heard while it is written: levels and keys of each side, and what is wrong with it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..rtp.ear import Ear
+from ..rtp.g711 import PCM, Law
+from ..rtp.levels import Sound
+from ..rtp.tones import FLOOR_DBM0, Tone
+from ..sip.dialog import Party
+from .plan import Plan
+from .render import encoding
+from .wav import Encoding
+
+Bytes = npt.NDArray[np.uint8]
+_EVERY = 13
+"""One sample of so many is held against the other side's."""
+_LAWS = {Encoding.ALAW: Law.A, Encoding.MULAW: Law.MU, Encoding.PCM16: Law.NONE}
+_LOUD = 256
+"""From this on, in 16-bit samples, a sample is sound: -39 dBm0 for a sine."""
+_LOUD_CODES = {law: np.abs(table.astype(np.int32)) >= _LOUD for law, table in PCM.items()}
+_SAME = 0.98
+_ENOUGH_S = 2.0
+SPOKE_S = 5.0
+"""A side that is heard for so long has said something to which the other should have answered, in seconds."""
+ONE_WAY, SAME, CLIPPING, NO_SOUND = "ONE_WAY_SOUND", "SAME_SOUND", "CLIPPING", "NO_SOUND"
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What is done about keys: whether those `in_band` are looked for, and whether all are to be masked."""
+
+    in_band: bool = True
+    mask: bool = False
+
+
+class Listener:
+    """Hears the sound of one call. Tones below `floor` (dBm0) are passed over."""
+
+    def __init__(self, plan: Plan, *, keys: bool, floor: float = FLOOR_DBM0) -> None:
+        self._plan = plan
+        self._law = _LAWS[encoding(plan)]
+        self._ears = {party: Ear(self._law, plan.rate, keys=keys, floor=floor) for party in Party}
+        self._loud = self._equal = self._heard = 0
+
+    def watch(self, sound: Iterator[Bytes]) -> Iterator[Bytes]:
+        """Yield the pieces of the WAV's sound as they come."""
+        for piece in sound:
+            self._hear(piece)
+            yield piece
+
+    def _hear(self, piece: Bytes) -> None:
+        stereo = (piece if self._law else piece.view("<i2")).reshape(-1, 2)
+        self._heard += len(stereo)
+        for side, party in enumerate((Party.CALLER, Party.CALLEE)):
+            self._ears[party].hear(stereo[:, side], self._heard >= self._plan.frames)
+        some = stereo[::_EVERY]
+        left, right = some[:, 0], some[:, 1]
+        loud = _is_loud(left, self._law)
+        self._loud += int(np.count_nonzero(loud | _is_loud(right, self._law)))
+        self._equal += int(np.count_nonzero(loud & (left == right)))
+
+    def sound(self, party: Party) -> Sound:
+        """Return a side's levels."""
+        return self._ears[party].sound()
+
+    def tones(self, party: Party) -> list[Tone]:
+        """Return the keys in a side's sound, by samples of 8,000 a second."""
+        return self._ears[party].tones
+
+    @property
+    def same(self) -> bool:
+        """Whether both sides are the same sound: a mirror that shows one direction twice, or a loop."""
+        enough = self._loud * _EVERY >= _ENOUGH_S * self._plan.rate
+        return enough and self._equal >= _SAME * self._loud
+
+
+def _is_loud(codes: npt.NDArray[np.integer[Any]], law: Law) -> npt.NDArray[np.bool_]:
+    if law is Law.NONE:
+        return np.abs(codes.astype(np.int32)) >= _LOUD
+    found: npt.NDArray[np.bool_] = np.take(_LOUD_CODES[law], codes, mode="clip")
+    return found
+
+
+def listened(plan: Plan, sound: Iterator[Bytes], hearing: Hearing) -> Iterator[Bytes]:
+    """Return a call's sound; what is in it is noted in the plan as it passes, if that is not known yet."""
+    if plan.listener is not None:
+        return sound
+    plan.listener = Listener(plan, keys=hearing.in_band)
+    return plan.listener.watch(sound)
+
+
+def faults(plan: Plan) -> list[tuple[str, str]]:
+    """Return what is wrong with a call's sound: the code of the alarm that it may raise, and what to say."""
+    heard = plan.listener
+    if heard is None:
+        return []
+    found: list[tuple[str, str]] = []
+    sounds = {party: heard.sound(party) for party in Party}
+    answered = plan.ended.call.answered is not None
+    for party in Party:
+        spoke = sounds[party.other].active_s
+        if answered and sounds[party].silent and spoke >= SPOKE_S:
+            why = "it is silent" if len(plan.sides[party].channel.sample) else "no packets with sound came"
+            found.append((ONE_WAY, f"{party.value} is not heard ({why}), {party.other.value} is, for {spoke:.0f} s"))
+    if answered and plan.frames >= 2 * SPOKE_S * plan.rate and all(sound.silent for sound in sounds.values()):
+        found.append((NO_SOUND, f"{plan.frames / plan.rate:.0f} s of silence from both sides"))
+    if heard.same:
+        found.append((SAME, "both sides are the same sound: a loop, or one direction is mirrored twice"))
+    for party, sound in sounds.items():
+        if sound.overdriven:
+            text = f"{party.value} is overdriven: {100 * sound.clipped:.1f}% of its sound is at full scale"
+            found.append((CLIPPING, text))
+    return found
+
+
+def described(plan: Plan, party: Party) -> list[str]:
+    """Return what an info file says of a side's sound, nothing if nobody listened."""
+    if plan.listener is None:
+        return []
+    sound = plan.listener.sound(party)
+    if not len(plan.sides[party].channel.sample):
+        return ["none"]
+    if sound.silent:
+        return ["silent"]
+    peak = f"peak={sound.peak:.1f}dBFS" if sound.peak is not None else ""
+    if sound.level is None:
+        return [f"quiet {peak}"]
+    share, clipped = 100 * sound.active, 100 * sound.clipped
+    return [f"level={sound.level:.1f}dBm0 {peak} active={share:.0f}% clipped={clipped:.2f}%"]
