@@ -35,6 +35,7 @@ from .record import call_settings, link_headers, own_of
 from .rings import set_filters
 from .scribe import Scribe
 from .settings import ConfigError, Settings, all_settings
+from .tls_keys import TlsKeys
 
 READ_BYTES = 8 << 20
 """Bytes of a ring that are looked at in one step: larger steps fall out of the processor's cache."""
@@ -54,6 +55,9 @@ FIXED = frozenset(
 ) | {
     "storage.spool",
     "storage.state",
+    "tls.key_log",
+    "tls.server_keys",
+    "tls.ports",
     "users.capture",
     "recording.instance",
     "limits.max_calls",
@@ -71,12 +75,13 @@ MAX_STEPS = 64
 
 @dataclass(slots=True)
 class CaptureStage:
-    """One run of the stage on rings that are open. `reload` reads the settings again."""
+    """One run of the stage on rings that are open. `reload` reads the settings again; `keys` are those of TLS."""
 
     settings: Settings
     rings: list[Ring]
     printer: EventPrinter
     reload: Callable[[], Settings]
+    keys: TlsKeys | None = None
     engine: LiveEngine = field(init=False)
     book: SpoolBook = field(init=False)
     queue: SpoolQueue = field(init=False)
@@ -97,7 +102,8 @@ class CaptureStage:
         own, capture = self.settings, self.settings.capture
         self.clock = SteadyClock(*clocks.both())
         self.gaps = Gaps()
-        self.engine = live_engine(own, tuple(ring.link for ring in self.rings), _GapListener(self.gaps))
+        links, secrets = tuple(ring.link for ring in self.rings), self.keys.secrets if self.keys else None
+        self.engine = live_engine(own, links, _GapListener(self.gaps), secrets)
         names = ", ".join(ring.name for ring in self.rings)
         self.book = SpoolBook(origin(own, names, self.engine.links), self._steps)
         self.files = SpoolFiles(Path(own.storage.spool))
@@ -115,6 +121,8 @@ class CaptureStage:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
         self._resume()
+        if self.keys is not None:
+            self.keys.watch()
         self.queue.start()
         self.scribe.start()
         self.health.begun()

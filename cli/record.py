@@ -18,6 +18,7 @@ from ..sniffer.engine import Engine, Limits
 from ..sniffer.merge import Input, merge
 from ..sniffer.sources.capture_file import CaptureError, CaptureFile, first_time, open_capture
 from ..sniffer.sources.payloads import Payloads, RowParking
+from ..sniffer.tls.secrets import Secrets
 from ..storage.atomic import make_folder
 from ..storage.facts import Recorder
 from ..storage.hearing import Hearing
@@ -28,6 +29,7 @@ from .exit_codes import ExitCode
 from .progress import ProgressBar
 from .report import CallLine, Reporter, Summary
 from .settings import OFFLINE, Settings
+from .tls_keys import TlsKeys
 from .tuning import tune
 
 if TYPE_CHECKING:
@@ -113,8 +115,10 @@ class UnreadableInput(click.ClickException):
     exit_code = ExitCode.UNREADABLE_INPUT
 
 
-def build_engine(settings: Settings, payloads: Payloads, parking: RowParking | None) -> Engine:
-    """Return an engine with these settings."""
+def build_engine(
+    settings: Settings, payloads: Payloads, parking: RowParking | None, secrets: Secrets | None = None
+) -> Engine:
+    """Return an engine with these settings. `secrets` are those of TLS and DTLS sessions."""
     limits = settings.limits
     return Engine(
         stash=payloads.stash,
@@ -123,6 +127,8 @@ def build_engine(settings: Settings, payloads: Payloads, parking: RowParking | N
         limits=Limits(limits.max_calls, limits.max_streams, limits.unclaimed_memory_mb << 20),
         sip_ports=frozenset(settings.sip.ports),
         link_headers=link_headers(settings),
+        secrets=secrets if secrets is not None else Secrets(),
+        tls_ports=frozenset(settings.tls.ports),
     )
 
 
@@ -200,6 +206,7 @@ class Captures:
     def _read(self, name: str, engine: Engine) -> Iterator[Datagrams]:
         try:
             capture, clock = open_capture(name, self._payloads), Clock(self.steps)
+            capture.key_log = engine.secrets.add
             self.opened.append(capture)
             self.clocks.append(clock)
             for records in capture.blocks():
@@ -223,7 +230,9 @@ class _Run:
     ) -> None:
         self.payloads = Payloads(out)
         self.captures = Captures(names, self.payloads)
-        self.engine = build_engine(settings, self.payloads, RowParking(out))
+        self.keys = TlsKeys(settings)
+        self.keys.require()
+        self.engine = build_engine(settings, self.payloads, RowParking(out), self.keys.secrets)
         self.zone = settings.zone().on(self.captures.steps.wall)
         host = os.uname().nodename
         source = ", ".join("standard input" if name == "-" else Path(name).name for name in names[:8])
@@ -251,6 +260,7 @@ class _Run:
         with ProgressBar(self.captures.total) as bar:
             try:
                 for block in self.captures.blocks(self.engine):
+                    self.keys.poll()
                     for ended in self.engine.feed(block):
                         self._report(self.archive.add(ended))
                     bar.update(self.captures.consumed, self.engine.account.seen, self.calls)

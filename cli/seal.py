@@ -12,6 +12,7 @@ from .call_events import EventPrinter
 from .config import load, with_options
 from .exit_codes import ExitCode
 from .settings import SECTIONS
+from .tls_keys import TAIL, TlsKeys
 from .tuning import tune
 from .users import with_present_users
 
@@ -35,6 +36,8 @@ def seal(once: bool, as_json: bool, config: Path | None, **options: Any) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     tune()
     layout.prepare(settings)
+    keys = TlsKeys(settings, TAIL)
+    keys.poll()  # while everything may still be read
     users = settings.users
     privileges.drop_to(users.seal, [users.group] if users.group else [], "users.seal")
     os.nice(NICENESS)  # capture goes first
@@ -44,7 +47,7 @@ def seal(once: bool, as_json: bool, config: Path | None, **options: Any) -> int:
 
     set_up(settings.monitoring.log_level, as_json)
 
-    stage = SealStage(settings, EventPrinter(as_json))
+    stage = SealStage(settings, EventPrinter(as_json), keys=keys)
     try:
         stage.begin()
         notify.ready("sealing")

@@ -26,6 +26,7 @@ from .logs import log
 from .parts import sealer
 from .settings import ConfigError, Settings
 from .signing import Desk
+from .tls_keys import TlsKeys
 
 FAILED = "failed"
 """Folder of the spool for files that cannot be sealed, or not all of them: nothing is thrown away."""
@@ -43,6 +44,7 @@ class SealStage:
     settings: Settings
     printer: EventPrinter
     at: Callable[[str], None] = lambda step: None
+    keys: TlsKeys | None = None
     _desk: Desk | None = field(init=False, default=None)
     _sealer: Sealer = field(init=False)
     _alarms: state.Alarms = field(init=False)
@@ -76,7 +78,7 @@ class SealStage:
     def _make_sealer(self) -> Sealer:
         storage = self.settings.storage
         signing = self._desk.signing if self._desk else None
-        return sealer(self.settings, Path(storage.recordings), Path(storage.spool), signing)
+        return sealer(self.settings, Path(storage.recordings), Path(storage.spool), signing, self.keys)
 
     def begin(self) -> None:
         """Say that the stage is there."""
@@ -93,6 +95,8 @@ class SealStage:
         except ConfigError as error:
             log().error("the new configuration is not taken", reason=str(error))
         else:
+            if settings.tls != self.settings.tls:
+                self.keys = None
             self.settings = settings
             self._take_signing()
             account, self._sealer = self._sealer.account, self._make_sealer()

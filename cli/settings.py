@@ -94,6 +94,19 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Keys that let SIP over TLS and DTLS-SRTP be read."""
+
+    key_log: str = _setting("", "NSS key log file of TLS and DTLS sessions, which may be growing; empty: none")
+    server_keys: tuple[str, ...] = _setting(
+        (), "PEM files with servers' RSA keys, for connections with RSA key exchange", option="server-key"
+    )
+    ports: tuple[int, ...] = _setting(
+        (5061,), "ports where SIP over TLS is to be expected; it is found on others too", 1, 65535, option="tls-ports"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class CaptureSettings:
     """How the mirror port is listened to."""
 
@@ -236,6 +249,7 @@ class Settings:
     sip: SipSettings = field(default_factory=SipSettings)
     calls: CallSettings = field(default_factory=CallSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    tls: TlsSettings = field(default_factory=TlsSettings)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     deliver: DeliverSettings = field(default_factory=DeliverSettings)
@@ -297,6 +311,7 @@ SECTIONS: dict[str, type] = {
     "sip": SipSettings,
     "calls": CallSettings,
     "limits": LimitSettings,
+    "tls": TlsSettings,
     "capture": CaptureSettings,
     "storage": StorageSettings,
     "deliver": DeliverSettings,
@@ -306,7 +321,7 @@ SECTIONS: dict[str, type] = {
     "alarms": AlarmSettings,
     "heartbeat": HeartbeatSettings,
 }
-OFFLINE = ("recording", "own", "sip", "calls", "limits")
+OFFLINE = ("recording", "own", "sip", "calls", "limits", "tls")
 """The sections that matter to a run over capture files."""
 
 

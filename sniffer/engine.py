@@ -284,7 +284,9 @@ class Engine:
                 )
             )
         agreements = self._handshakes.of((track.source, track.destination) for track in tracks)
-        ended = EndedCall(tracked, tracks, keys=tracked.keys, agreements=agreements, reports=tracked.reports)
+        ended = EndedCall(
+            tracked, tracks, keys=tracked.keys, agreements=agreements, secrets=self.secrets, reports=tracked.reports
+        )
         select(ended)
         return ended
 

@@ -15,7 +15,8 @@ from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started
 from ..sip.link_headers import LINK_HEADERS
 from . import blocks
 from .correlator import CallSettings
-from .datagrams import Datagrams, Mask, SlowPacket
+from .datagrams import Datagrams, Fate, Mask, SlowPacket
+from .dtls import Agreement
 from .early import Early
 from .engine import SLICE, Engine
 from .gate import Gate
@@ -36,12 +37,15 @@ FORGET_EVERY = SECOND
 
 @dataclass(slots=True)
 class _Spool:
-    """What the engine remembers of a call's spool: whether it was begun, and how many frames of media are in it."""
+    """What the engine remembers of a call's spool: whether it was begun, how many frames of media are in it, and the
+    DTLS sessions that it knows of.
+    """
 
     tracked: Tracked
     past: Past | None = None
     begun: bool = False
     frames: int = 0
+    agreed: set[bytes] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -89,6 +93,7 @@ class LiveEngine(Engine):
 
     def idle(self, now: int) -> Cycle:
         """Nothing came up to `now` (ns): let time pass."""
+        self._catch_up()
         if now > self._now:
             self._now = now
             self.correlator.advance(now)
@@ -96,8 +101,8 @@ class LiveEngine(Engine):
         return self._finished_cycle()
 
     def resume(self, history: Iterable[tuple[Past, Heard | SlowPacket]]) -> Cycle:
-        """Hear again, in the order of time, what was said (SIP, or ZRTP as a packet) in calls that ran when an earlier
-        run ended.
+        """Hear again, in the order of time, what was said (SIP, or ZRTP and DTLS as packets) in calls that ran when an
+        earlier run ended.
 
         Their spools begin when something more comes of them.
         """
@@ -105,6 +110,8 @@ class LiveEngine(Engine):
             self._past = past
             if isinstance(heard, Heard):
                 self._hear(heard)
+            elif heard.fate is Fate.DTLS:
+                self._shook_hands(heard)
             else:
                 self._secured(heard)
             self._now = max(self._now, heard.time)
@@ -201,6 +208,32 @@ class LiveEngine(Engine):
                 datagram = blocks.datagram(*ends, packet.payload)
                 self._cycle.items.append(Reported(tracked.call.number, packet.time, datagram))
         return found
+
+    def _shook_hands(self, packet: SlowPacket) -> Agreement | None:
+        """A DTLS session begins between endpoints whose media a call may hold already."""
+        agreement = Engine._shook_hands(self, packet)
+        if agreement is not None:
+            for stream in self.streams.touching(*agreement.client):
+                for claim in self.correlator.holders(stream):
+                    self._tell_agreements(stream, claim)
+        return agreement
+
+    def _tell_agreements(self, stream: int, claim: Claim) -> None:
+        """The hellos of the DTLS sessions that a stream runs in belong into the spool: they say which keys it needs."""
+        number = claim.tracked.call.number
+        spool = self._spools.get(number)
+        for agreement in self._handshakes.between(*self.streams.ends(stream)) if spool is not None else ():
+            assert spool is not None
+            if agreement.taken.random in spool.agreed:
+                continue
+            spool.agreed.add(agreement.taken.random)
+            for said in agreement.packets:
+                ends = (said.source, said.source_port), (said.destination, said.destination_port)
+                spoke = Spoke(number, said.time, blocks.datagram(*ends, said.payload))
+                if spool.begun:
+                    self._cycle.items.append(spoke)
+                else:
+                    self._early.keep(spoke, anyway=self._past is not None)
 
     def _begin(self, spool: _Spool, time: int) -> None:
         """Begin the spool of a call with what it said so far."""
@@ -327,6 +360,8 @@ class LiveEngine(Engine):
         """Tell the calls that hold a stream what changed: `before` are the claims known so far, and their ends."""
         new = [claim for claim in claims if id(claim) not in before]
         regained = min((self._fetch(stream, claim) for claim in new), default=FOREVER)
+        for claim in new:
+            self._tell_agreements(stream, claim)
         for claim, until in before.values():
             if claim.until < until and claim.tracked.closed:
                 for other in claims:

@@ -18,6 +18,7 @@ from .dtls import Agreement
 from .keyring import Keyring
 from .reports import Reports
 from .rows import Rows
+from .tls.secrets import Secrets
 from .tracked import Claim, Tracked
 
 Mask = npt.NDArray[np.bool_]
@@ -93,8 +94,8 @@ PLAIN = Circumstances()
 
 @dataclass(slots=True)
 class Srtp:
-    """How much of a party's sound was SRTP: the `suites` in use, packets that were `authenticated` and decrypted, that
-    `failed` authentication, and of streams that no key fits (`no_key`).
+    """How much of a party's sound was SRTP: the `suites` in use, as people read them, packets that were `authenticated`
+    and decrypted, that `failed` authentication, and of streams that no key fits (`no_key`).
     """
 
     suites: list[str] = field(default_factory=list)
@@ -114,6 +115,7 @@ class EndedCall:
     circumstances: Circumstances = PLAIN
     keys: Keyring = field(default_factory=Keyring)
     agreements: list[Agreement] = field(default_factory=list)
+    secrets: Secrets | None = field(default=None, repr=False)
     srtp: dict[Party, Srtp] = field(default_factory=dict)
     reports: Reports = field(default_factory=Reports)
 

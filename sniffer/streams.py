@@ -170,6 +170,12 @@ class StreamTable:
         to_it = (rows["destination"] == key) & (rows["ports"] & np.uint32(0xFFFF) == port)
         return np.nonzero((from_it | to_it) & rows["live"])[0].tolist()
 
+    def ends(self, stream: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return a stream's source and destination: address key and port of each."""
+        row = self.rows[stream]
+        ports = int(row["ports"])
+        return (int(row["source"]), ports >> 16), (int(row["destination"]), ports & 0xFFFF)
+
     def flow(self, stream: int, book: AddressBook) -> list[Any]:
         """Return what names a stream outside this process: source, port, destination, port, SSRC."""
         row = self.rows[stream]

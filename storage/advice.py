@@ -90,7 +90,13 @@ ADVICE: dict[str, Advice] = {
         (INSTALLER, ADMIN),
         "Calls were encrypted, and the recorder does not know the key: there is no recording of them.",
         "All other calls. These stand in the log, without sound.",
-        "Have the peer tell its keys in plain SIP (SDES), or mirror a port where the sound is in the clear.",
+        "Give it a key log (tls.key_log), have the peer tell its keys in the SDP, or mirror where sound is in the clear.",
+    ),
+    "KEY_LOG": Advice(
+        (INSTALLER, ADMIN),
+        "The file with the keys of encrypted connections cannot be read, or everybody can read it.",
+        "All calls whose signalling is in the clear.",
+        "The text says what is wrong: most often the file is not there, or its rights are too narrow or too wide.",
     ),
     "KEY_LOCKED": Advice(
         (ADMIN, INSTALLER),

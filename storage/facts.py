@@ -117,7 +117,7 @@ def pairs(
 def _encryption(plan: Plan) -> Pairs:
     """What the sound was encrypted with."""
     suites = dict.fromkeys(suite for srtp in plan.ended.srtp.values() for suite in srtp.suites)
-    return [("Encrypted", "SRTP " + ", ".join(f"{suite} (SDES)" for suite in suites))] if suites else []
+    return [("Encrypted", "SRTP " + ", ".join(suites))] if suites else []
 
 
 def _decoding(plan: Plan, kept: str) -> Pairs:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..rtp.rollover import Opener, Tries
 from ..rtp.srtp import Ints, Packets
+from ..sniffer import dtls
 from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import EndedCall, Srtp, Track, Use
@@ -42,7 +43,7 @@ class Unlocker:
         ended.tracks = [track for track in ended.tracks if len(track.rows)]
 
     def _unlock_track(self, ended: EndedCall, track: Track, agreed: list[tuple[int, bool]]) -> None:
-        masters = ended.keys.masters(track.sender)
+        masters = [*dtls.masters(ended.agreements, track.source, ended.secrets), *ended.keys.masters(track.sender)]
         opener = Opener(masters, self._tries)
         secret = _secret_at(track.rows["time"], agreed)
         readable = np.zeros(len(track.rows), dtype=bool)
@@ -116,5 +117,6 @@ def _note(ended: EndedCall, track: Track, opener: Opener, readable: int, refused
     else:
         srtp.no_key += refused
     for master in opener.used:
-        if master.suite.name not in srtp.suites:
-            srtp.suites.append(master.suite.name)
+        suite = f"{master.suite.name} ({master.how})"
+        if suite not in srtp.suites:
+            srtp.suites.append(suite)

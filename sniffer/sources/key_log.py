@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 
 from ..tls.secrets import Decrypt, Secrets
@@ -26,7 +27,7 @@ class KeyLog:
         self.error = ""
         self._secrets = secrets
         self._tail = tail
-        self._file = -1
+        self._file: FileIO | None = None
         self._of: tuple[int, int] = (0, 0)
         self._place = 0
 
@@ -42,32 +43,34 @@ class KeyLog:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _read(self) -> bool:
-        self._follow()
+        file = self._follow()
         came = False
         while True:
-            data = os.pread(self._file, STEP, self._place)
+            data = os.pread(file.fileno(), STEP, self._place)
             if not data:
                 return came
             self._place += len(data)
             came |= self._secrets.feed(data) > 0
 
-    def _follow(self) -> None:
+    def _follow(self) -> FileIO:
         """Open the file if that was not done, or if another stands in its place, or it was cut back."""
         now = os.stat(self.path)
-        if self._file >= 0 and (now.st_dev, now.st_ino) == self._of and now.st_size >= self._place:
-            return
-        first = self._file < 0
-        file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        known = (now.st_dev, now.st_ino) == self._of and now.st_size >= self._place
+        if self._file is not None and known:
+            return self._file
+        first = self._file is None
+        file = open(self.path, "rb", buffering=0)  # noqa: SIM115  (read from as long as it grows)
         self.close()
         self._file, self._of = file, (now.st_dev, now.st_ino)
         skipped = max(now.st_size - self._tail, 0) if first and self._tail is not None else 0
         self._place = skipped
         self._secrets.restart()
+        return file
 
 
 def server_keys(paths: Iterable[str]) -> list[Decrypt]:

@@ -62,6 +62,10 @@ class Secrets:
         came = sum(self._line(line) for line in lines)
         return came + (self._take(_secret(rest.split())) if not self._long else 0)
 
+    def add(self, key_log: bytes) -> int:
+        """Take a key log that is whole, as a capture file may hold one; return how many secrets came."""
+        return sum(self._line(line) for line in key_log.split(b"\n"))
+
     def restart(self) -> None:
         """Another key log begins: what is left of a line of the one before is none."""
         self._rest, self._long = b"", False

@@ -100,6 +100,9 @@ OTHER_VALUES: dict[str, object] = {
     "heartbeat.method": "GET",
     "heartbeat.mail": "e@example.com",
     "heartbeat.every_s": 60.0,
+    "tls.key_log": "/var/lib/keys/sslkeys.log",
+    "tls.server_keys": ("/etc/pbx/key.pem",),
+    "tls.ports": (5061, 5081),
 }
 
 
