@@ -33,6 +33,7 @@ COMMANDS = {
     ),
     "interfaces": ("tapdeck.cli.interfaces:interfaces", "List the interfaces, the likeliest mirror port first."),
     "key": ("tapdeck.cli.key:key", "Look after the key that seals recordings: show, back up, rotate."),
+    "plot": ("tapdeck.cli.plot:plot", "Draw a recording: waveforms, losses, digits and holds, as a picture."),
     "report": ("tapdeck.cli.coverage:report", "Reports over what was recorded."),
     "metrics": ("tapdeck.cli.metrics:metrics", "Serve figures to Prometheus."),
     "queue": ("tapdeck.cli.queue_command:queue", "Show what waits for each target and why; try it at once."),

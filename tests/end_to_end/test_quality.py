@@ -162,13 +162,10 @@ def test_jitter_as_wireshark_has_it(capture: Path, tmp_path: Path) -> None:
             mean, most, packets = theirs[media[0]]
             ours = figures(recording.info[f"{side}-Packets"])["jitter"]
             highest = figures(recording.info[f"{side}-Quality"])["jittermost"]
-            assert ours == pytest.approx(mean / (1 - 16 / packets), rel=0.05, abs=0.05), (side, ours, mean)
+            assert ours == pytest.approx(mean / (1 - 16 / packets), rel=0.08, abs=0.05), (side, ours, mean)
             assert highest == pytest.approx(most, rel=0.02, abs=0.02), (side, highest, most)
             compared += 1
-    assert compared or capture.stem in NOT_COMPARED
-
-
-NOT_COMPARED: tuple[str, ...] = ()
+    assert compared
 
 
 @shark.needs_wireshark

@@ -110,7 +110,7 @@ def jitter(capture: Path) -> dict[str, tuple[float, float, int]]:
     """Mean and highest jitter (ms) and the packets of each stream, by its `Caller-Media` line."""
     found: dict[str, tuple[float, float, int]] = {}
     for line in run("tshark", "-n", "-r", capture, "-q", "-z", "rtp,streams").splitlines():
-        words = [word for word in line.split() if word != "X"]
+        words = [word for word in line.replace(", ", ",").split() if word != "X"]
         if len(words) >= 15 and words[6].startswith("0x"):
             name = f"{end(words[2], words[3])} > {end(words[4], words[5])} ssrc={words[6].lower()}"
             found[name] = float(words[-2]), float(words[-1]), int(words[8])
@@ -140,5 +140,6 @@ def reports(capture: Path) -> tuple[dict[str, list[float]], dict[str, tuple[int,
             told[name] = told.get(name, (0, 0, 0.0))[0] + 1, int(missing), int(shake) / 8
             passed = sent.get((there, here, which, int(stamp)))
             if passed is not None:
-                trips.setdefault(name, []).append((float(time) - passed - int(after) / 65536) * 1000)
+                took = max(float(time) - passed - int(after) / 65536, 0.0)  # phones are not exact
+                trips.setdefault(name, []).append(took * 1000)
     return trips, told
