@@ -6,6 +6,7 @@ and is heard as silence. A payload of nothing else has no frames: it is a pause.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from .codecs import Codec, Framing
@@ -34,6 +35,13 @@ def frames(codec: Codec, payload: bytes) -> list[Frame]:
 def samples(codec: Codec, payload: bytes) -> int:
     """Return how many samples a payload holds, 0 if no sound."""
     return sum(frame.samples for frame in frames(codec, payload))
+
+
+def broken(codec: Codec, payload: bytes) -> bool:
+    """Tell whether a payload is neither sound nor its sender's word of silence: cut short, or of another codec."""
+    if not payload or (codec.framing is Framing.G729 and len(payload) == 2):
+        return False
+    return not any(frame.samples for frame in islice(_SPLIT[codec.framing](codec, payload), MAX_FRAMES))
 
 
 def _stream(codec: Codec, payload: bytes) -> Iterator[Frame]:

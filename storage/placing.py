@@ -6,13 +6,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..rtp.frames import samples
+from ..rtp.frames import broken, samples
 from ..rtp.quality import bursts, by_window, counted, jitter_ms
 from ..rtp.red import HEAD, blocks
 from ..rtp.timeline import Sequence, place, sort_packets
 from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import Track
+from .clocks import true_clocks
 from .kinds import FATES, STEADY, Codecs, Kind, clock_of, kinds_of
 from .side import RATE, WINDOW_NS, Channel, Ints, Side, lots
 
@@ -38,21 +39,26 @@ def lay_track(
     Only what a decoder needs is filled in of the channel. Without `fetch` each packet of a codec whose packets differ
     in length has the usual one, and redundant packets have no sound.
     """
+    truth: dict[int, int] = {}
     rows, kinds = track.rows, kinds_of(track.rows, track, side, codecs)
     packets = sort_packets(rows["sequence"], rows["stamp"])
     _count_kept(track, kinds, packets.order, side, account)
-    _add_figures(track, kinds, packets, side)
+    sent, order = kinds, packets
     if fetch is not None and (kinds == Kind.RED).any():
         rows, kinds, packets = _unfolded(track, kinds, packets, side, codecs, fetch)
     _add_losses(rows, packets, side, reference)
     if (kinds == Kind.EVENT).any():
         first = np.sort(packets.order[kinds[packets.order] == Kind.EVENT])
         side.events.append((rows[first], clock_of(track, int(rows["kind"][first[0]]))))
-    count = _counts(rows, kinds, codecs, fetch)
+    count = _counts(rows, kinds, codecs, fetch, side)
+    if fetch is not None:
+        kinds, truth = true_clocks(rows, kinds, packets, count, codecs, side)
+    clock = codecs.of(int(sent[0])).clock if sent[0] >= Kind.CODEC else clock_of(track)
+    _add_figures(track, sent, order, side, truth.get(clock, clock))
     return _placed(rows, kinds, packets, count, side, codecs, reference)
 
 
-def _add_figures(track: Track, kinds: Kinds, packets: Sequence, side: Side) -> None:
+def _add_figures(track: Track, kinds: Kinds, packets: Sequence, side: Side, clock: int) -> None:
     figures = side.figures
     figures.received += packets.received
     figures.expected += packets.expected
@@ -61,7 +67,7 @@ def _add_figures(track: Track, kinds: Kinds, packets: Sequence, side: Side) -> N
     steady = packets.order[STEADY[kinds[packets.order]]]
     if packets.reordered:
         steady = np.sort(steady)
-    jitter, most = jitter_ms(track.rows["time"][steady], track.rows["stamp"][steady], clock_of(track))
+    jitter, most = jitter_ms(track.rows["time"][steady], track.rows["stamp"][steady], clock)
     figures.jitter_ms = max(figures.jitter_ms, jitter)
     figures.jitter_most_ms = max(figures.jitter_most_ms, most)
 
@@ -81,8 +87,8 @@ def _add_losses(rows: Rows, packets: Sequence, side: Side, reference: int) -> No
     figures.touched.update(touched)
 
 
-def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None) -> Ints:
-    """Return how many samples each packet holds, at its codec's own rate."""
+def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None, side: Side) -> Ints:
+    """Return how many samples each packet holds, at its codec's own rate; tell its side of those that make no sense."""
     size = rows["size"].astype(np.int64)
     count = np.where((kinds == Kind.A) | (kinds == Kind.MU), size, 0)
     for kind in np.unique(kinds[kinds >= Kind.CODEC]).tolist() if codecs.known else ():
@@ -90,12 +96,17 @@ def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None) -> In
         if codec.sized:
             sizes, which = np.unique(size[mine], return_inverse=True)
             count[mine] = np.array([samples(codec, bytes(length)) for length in sizes.tolist()])[which]
+            bad = np.array([broken(codec, bytes(length)) for length in sizes.tolist()])
+            side.undecoded += int(np.count_nonzero(bad[which]))
         elif fetch is None:
             count[mine] = codec.rate * _USUAL_MS // 1000
         else:
             for part in lots(size[mine]):
                 lot = mine[part]
-                count[lot] = [samples(codec, data) for data in fetch(rows["position"][lot].copy(), size[lot])]
+                payloads = fetch(rows["position"][lot].copy(), size[lot])
+                count[lot] = [samples(codec, data) for data in payloads]
+                silent = np.nonzero(count[lot] == 0)[0].tolist()
+                side.undecoded += sum(broken(codec, payloads[index]) for index in silent)
     return count
 
 

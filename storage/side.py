@@ -107,7 +107,8 @@ class Figures:
 class Side:
     """All about one party's media.
 
-    `redundant`: packets with copies of others (RFC 2198); `fec`: packets of forward error correction; `undecoded`:
+    `redundant`: packets with copies of others (RFC 2198); `fec`: packets of forward error correction; `clocks`: what
+    its time stamps count by where SDP is wrong about that, in words; `undecoded`:
     packets that their decoder could not make sense of, and `mixed` whether two channels became one, both known when the
     sound has been rendered.
     """
@@ -122,5 +123,6 @@ class Side:
     sealed: int = 0
     redundant: int = 0
     fec: Counter[str] = field(default_factory=Counter)
+    clocks: list[str] = field(default_factory=list)
     undecoded: int = 0
     mixed: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -508,6 +509,114 @@ def test_a_payload_that_makes_no_sense_is_silence_and_counted(tmp_path: Path) ->
     left = tuple(replace(p, payload=bad) if number in (9, 10) else p for number, p in enumerate(scene.left))
     recording = recorded(tmp_path, replace(scene, left=left))
     assert_heard(channels(recording)[0], encoded.heard(voice, lost(scene.left, {9, 10}), zero(scene), per_packet=1))
+    assert "2 packets of caller could not be decoded; they are silence in the WAV" in notes(recording)
+
+
+# -- descriptions that say too little, or what is not so ------------------------------------------------------------
+
+
+def renamed(scene: Scene, old: str, new: str) -> Scene:
+    """The scene with other lines in its descriptions."""
+    changed = [replace(one, text=relined(one.text, old, new)) for one in scene.signals]
+    return replace(scene, signals=tuple(changed))
+
+
+def relined(message: bytes, old: str, new: str) -> bytes:
+    head, _, body = message.partition(b"\r\n\r\n")
+    body = body.replace(old.encode(), new.encode())
+    head = re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % len(body), head)
+    return head + b"\r\n\r\n" + body
+
+
+STATIC: dict[str, Callable[[int], Voice]] = {
+    "G726-32": lambda seed: replace(encoded.g726(4, seed), pt=2),
+    "GSM": encoded.gsm,
+    "G723": encoded.g723,
+    "G722": encoded.g722,
+    "L16/44100 stereo": lambda seed: replace(
+        encoded.l16_stereo(encoded.tune(44100, seed), encoded.tune(44100, seed), 44100), pt=10
+    ),
+    "L16/44100": lambda seed: replace(encoded.l16(44100, seed), pt=11),
+}
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_payload_types_that_need_no_rtpmap(name: str, tmp_path: Path) -> None:
+    left, right = STATIC[name](1), STATIC[name](2)
+    count = 1 if "stereo" in name else 2
+    scene = renamed(encoded.call(left, right, (count, count)), f"a=rtpmap:{left.pt} {left.rtpmap}\r\n", "")
+    assert not [one for one in scene.signals if b"rtpmap" in one.text]
+    recording = recorded(tmp_path, scene)
+    sound = channels(recording)
+    assert recording.wav.rate == left.rate
+    if "stereo" in name:
+        assert sound[0][: len(left.played)].tolist() == left.played.tolist()
+    else:
+        assert_heard(sound[0], encoded.heard(left, scene.left, zero(scene)))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("G.722", "G722"),
+        ("G.726 32", "G726-32"),
+        ("G.726 32", "G721/8000"),
+        ("G.723.1", "G723.1/8000"),
+        ("Opus", "opus/48000"),
+        ("Opus", "OPUS/48000/1"),
+        ("Opus", "opus/8000/1"),
+        ("AMR", "AMR"),
+        ("AMR-WB", "amr-wb/8000"),
+        ("Speex", "SPEEX/8000/1"),
+        ("GSM", "GSM/0"),
+    ],
+)
+def test_names_and_rates_that_are_not_as_registered(name: str, says: str, tmp_path: Path) -> None:
+    """A rate that is left out or wrong where a codec has only one, other names, other letters."""
+    count = per_packet(name)
+    left, right = VOICES[name](1), VOICES[name](2)
+    scene = renamed(encoded.call(left, right, (count, count)), left.rtpmap, says)
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+    assert float(recording.info["Caller-Packets"].rpartition("jitter=")[2].removesuffix("ms")) < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "clock"),
+    [("G.722", "G722/16000", 8000), ("AMR-WB", "AMR-WB/16000", 8000), ("Opus", "opus/48000/2", 8000)],
+)
+def test_a_clock_that_is_not_what_the_description_says(name: str, says: str, clock: int, tmp_path: Path) -> None:
+    """Time stamps count at another rate than that of the rtpmap, or of the codec: the sound keeps its length."""
+    count = per_packet(name)
+    left, right = VOICES[name](1), VOICES[name](2)
+    scene = renamed(encoded.call(left, right, (count, count)), left.rtpmap, says)
+    step = clock * left.frame_ms * count // 1000
+    slow = tuple(replace(packet, ts=5000 + n * step) for n, packet in enumerate(scene.left))
+    scene = replace(scene, left=lost(slow, {20, 21}))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+    assert f"counts time at {clock} Hz" in notes(recording)
+    assert float(recording.info["Caller-Packets"].rpartition("jitter=")[2].removesuffix("ms")) < 1
+    assert again(recording).exit_code == 0
+
+
+def test_a_description_of_another_codec_is_no_crash(tmp_path: Path) -> None:
+    """G.722 that is called Opus, GSM that is called AMR: nonsense, of the same length or silent, and counted."""
+    left, right = encoded.g722(1), replace(encoded.gsm(2), pt=96)
+    scene = renamed(encoded.call(left, right), "9 G722/8000", "9 opus/48000/2")
+    scene = renamed(scene, "96 GSM/8000", "96 AMR/8000")
+    recording = recorded(tmp_path, scene)
+    assert float(recording.info["Duration"]) < 4
+    assert "could not be decoded" in notes(recording)
+
+
+@pytest.mark.parametrize(("name", "size"), [("GSM", 32), ("G.726 24", 2), ("G.723.1", 19), ("AMR", 3), ("Speex", 2)])
+def test_frames_that_are_cut_short_are_silence_and_counted(name: str, size: int, tmp_path: Path) -> None:
+    left, right = VOICES[name](1), VOICES[name](2)
+    scene = encoded.call(left, right)
+    cut = tuple(replace(p, payload=p.payload[:size]) if n in (7, 12) else p for n, p in enumerate(scene.left))
+    recording = recorded(tmp_path, replace(scene, left=cut))
+    assert_heard(channels(recording)[0], encoded.heard(left, lost(scene.left, {7, 12}), zero(scene)))
     assert "2 packets of caller could not be decoded; they are silence in the WAV" in notes(recording)
 
 

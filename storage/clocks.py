@@ -1,0 +1,57 @@
+"""At what rate a stream's time stamps really count: SDP is wrong about that now and then (G722/16000). Pure."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..rtp.timeline import Sequence, steps
+from ..sniffer.rows import Rows
+from .kinds import Codecs, Kind
+from .side import Ints, Side
+
+KNOWN = (8000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 90_000)
+"""Clocks that a sender may have, in Hz."""
+LEAST = 10
+"""So many packets that follow each other must tell it."""
+MOST = 0.9
+"""And so many of them must agree."""
+
+
+def true_clocks(
+    rows: Rows, kinds: npt.NDArray[np.uint8], packets: Sequence, count: Ints, codecs: Codecs, side: Side
+) -> tuple[npt.NDArray[np.uint8], dict[int, int]]:
+    """Return what each packet is, codecs by the clock that their packets show, and what each clock that was told is in
+    truth (Hz).
+
+    Two packets that follow each other show it: the time stamp moves on by the sound of the first one. `count` is that
+    sound, in samples at the codec's rate.
+    """
+    lies: dict[int, int] = {}
+    order = packets.order
+    if len(order) <= LEAST or not codecs.known:
+        return kinds, lies
+    step = steps(rows["stamp"][order], 32)
+    size, follows = count[order][:-1], (np.diff(packets.number) == 1) & (step > 0) & (count[order][:-1] > 0)
+    for kind in np.unique(kinds[kinds >= Kind.CODEC]).tolist():
+        codec = codecs.of(kind)
+        mine = follows & (kinds[order][:-1] == kind) & (kinds[order][1:] == kind)
+        clock = _shown(step[mine] * codec.rate, size[mine], codec.clock)
+        if clock == codec.clock:
+            continue
+        true = codecs.kind(replace(codec, clock=clock))
+        if true == Kind.FOREIGN:
+            continue
+        lies[codec.clock] = clock
+        kinds = np.where(kinds == kind, np.uint8(true), kinds)
+        side.clocks.append(f"{codec.name} counts time at {clock} Hz, not at {codec.clock} as its SDP has it")
+    return kinds, lies
+
+
+def _shown(step: Ints, size: Ints, told: int) -> int:
+    """Return the clock that these steps (times the codec's rate) over so many samples show, the told one in doubt."""
+    if len(step) < LEAST or np.count_nonzero(step == size * told) * 2 >= len(step):
+        return told
+    votes = {clock: int(np.count_nonzero(step == size * clock)) for clock in KNOWN}
+    best = max(KNOWN, key=lambda clock: votes[clock])
+    return best if votes[best] >= MOST * len(step) else told
