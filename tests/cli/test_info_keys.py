@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from tapdeck.cli.main import cli
 from tapdeck.storage.info import parse
-from tests.support import encoded, files
+from tests.support import encoded, files, rtcp
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +19,7 @@ def test_every_key_is_documented_in_its_order(tmp_path: Path) -> None:
     assert len(captures) >= 7
     voices = encoded.l16_stereo(encoded.tune(16000), encoded.tune(16000, 2)), encoded.l16(8000)
     captures.append(str(files.write(tmp_path, files.pcap(encoded.call(*voices, (1, 2), encoded.PICTURES).packets()))))
+    captures.append(str(files.write(tmp_path, files.pcap(rtcp.all_said().packets()), "rtcp.pcap")))
     config = tmp_path / "tapdeck.toml"
     config.write_text(f'[signing]\nkeys = "{tmp_path / "keys"}"\n')
     words = ["record", *captures, "--out", str(tmp_path / "out"), "--sign", "--config", str(config)]

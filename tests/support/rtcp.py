@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .ip import Endpoint, Packet, udp
-from .media import MS, Rtp
-from .scene import Scene
+from .media import MS, Rtp, lost
+from .scene import Scene, plain_call
 
 NTP_1970 = 2_208_988_800
 
@@ -98,3 +98,22 @@ class Talk:
     def end(self, of: Rtp, name: str) -> Endpoint:
         end: Endpoint = getattr(of, name)
         return Endpoint(end.address, end.port + self.step)
+
+
+def all_said(seed: int = 77) -> Scene:
+    """A call whose sides lose packets, report to each other, and say how the other one's sound plays."""
+    scene = plain_call(seed, duration_ms=3000)
+    scene = replace(scene, left=lost(scene.left, {20}), right=lost(scene.right, {30}))
+    talk = Talk(scene, 5 * MS, 7 * MS)
+    plays = [
+        Packet(
+            own.time_ns + MS,
+            udp(
+                talk.end(own, "source"),
+                talk.end(own, "target"),
+                receiver(own.ssrc) + extended(own.ssrc, voip_metrics(other.ssrc, round_trip=24, rating=91, mos=43)),
+            ),
+        )
+        for own, other in ((scene.left[50], scene.right[0]), (scene.right[50], scene.left[0]))
+    ]
+    return replace(scene, unheard=(*talk.packets(), *plays))
