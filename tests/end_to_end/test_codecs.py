@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 from collections.abc import Callable
@@ -510,6 +511,80 @@ def test_a_payload_that_makes_no_sense_is_silence_and_counted(tmp_path: Path) ->
     recording = recorded(tmp_path, replace(scene, left=left))
     assert_heard(channels(recording)[0], encoded.heard(voice, lost(scene.left, {9, 10}), zero(scene), per_packet=1))
     assert "2 packets of caller could not be decoded; they are silence in the WAV" in notes(recording)
+
+
+@pytest.mark.parametrize("frame_ms", [10, 20, 40, 60])
+def test_opus_that_sends_nothing_in_pauses(frame_ms: int, tmp_path: Path) -> None:
+    """DTX as libopus does it: it keeps quiet but for a packet now and then, and the time stamps go on."""
+    sound = encoded.tune(48000, 1).copy()
+    sound[48000:110000] = 0
+    voice = encoded.opus_dtx(sound, frame_ms)
+    scene = encoded.call(voice, replace(encoded.opus(2), pt=112), (1, 1))
+    said = [packet for packet in scene.left if len(packet.payload) > 2]
+    assert len(said) < 0.75 * len(scene.left)
+    scene = replace(scene, left=tuple(replace(packet, seq=n) for n, packet in enumerate(said)))
+    recording = recorded(tmp_path, scene)
+    assert "lost=0 " in recording.info["Caller-Packets"]
+    frames = {packet.place_ns: packet.payload for packet in said}
+    decoded = iter(voice.decode(list(frames.values())).reshape(len(frames), -1))
+    expected = np.zeros(len(sound), dtype=np.int16)
+    for place in frames:
+        at = (place - zero(scene)) * 48 // MS
+        expected[at : at + voice.frame_samples] = next(decoded)
+    assert_heard(channels(recording)[0], expected)
+    assert "Caller-Gap" in recording.info
+
+
+def test_both_rates_of_g_723_1_and_silence_descriptions_in_one_stream(tmp_path: Path) -> None:
+    """6.3 kbit/s from an encoder; frames of 5.3 kbit/s of any bits, and silence of 30 ms, between them."""
+    voice, draw = encoded.g723(1), random.Random(4)
+    low = [bytes([draw.randrange(64) << 2 | 1]) + draw.randbytes(19) for _ in voice.frames]
+    frames = [(voice.frames[n], low[n], bytes([2, 1, 2, 3]))[(n // 4) % 3] for n in range(len(voice.frames))]
+    mixed = replace(voice, frames=tuple(frames))
+    scene = encoded.call(mixed, encoded.gsm(2), (3, 2))
+    recording = recorded(tmp_path, scene)
+    heard = iter(voice.decode([frame for frame in frames if len(frame) > 4]).reshape(-1, 240))
+    silent = np.zeros(240, dtype=np.int16)
+    whole = len(frames) // 3 * 3
+    expected = np.concatenate([silent if len(frame) == 4 else next(heard) for frame in frames[:whole]])
+    left = channels(recording)[0]
+    assert left[: len(expected)].tolist() == expected.tolist()
+    assert "could not be decoded" not in notes(recording)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [(20, "mode=20"), (30, "mode=30"), (30, ""), (20, "mode=30"), (30, "mode=20")]
+)
+def test_both_modes_of_ilbc(mode: int, said: str, tmp_path: Path) -> None:
+    """Frames of any bits, as ffmpeg decodes them; the size of a packet tells the mode where the description lies."""
+    size, head = {20: (38, b"#!iLBC20\n"), 30: (50, b"#!iLBC30\n")}[mode]
+    draw = random.Random(mode)
+    frames = tuple(draw.randbytes(size - 1) + b"\0" for _ in range(90))
+    decode = encoded.by_command("-f", "ilbc", head=head)
+    left = Voice("iLBC/8000", 97, 8000, mode, frames, np.zeros(1, np.int16), decode, said)
+    scene = encoded.call(left, encoded.gsm(2), (1, 2))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene), per_packet=1))
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 32000, 44100, 48000])
+@pytest.mark.parametrize("stereo", [False, True])
+def test_l16_of_every_rate(rate: int, stereo: bool, tmp_path: Path) -> None:
+    first, second = encoded.tune(rate, 1), encoded.tune(rate, 2)
+    frame = 2 * (rate // 100) * (1 + stereo)
+    left = encoded.l16_stereo(first, second, rate) if stereo else encoded.l16(rate, 1)
+    data = np.stack((first, second), axis=1).astype(">i2").tobytes() if stereo else first.astype(">i2").tobytes()
+    frames = encoded.cut(data, frame)
+    left = replace(left, frames=frames)
+    scene = encoded.call(left, replace(encoded.gsm(2), pt=3), (2, 2))
+    step = rate // 100 * 2
+    scene = replace(scene, left=tuple(replace(p, ts=77 + n * step) for n, p in enumerate(scene.left)))
+    recording = recorded(tmp_path, scene)
+    assert recording.wav.rate == rate
+    expected = (first.astype(np.int32) + second) // 2 if stereo else first
+    size = len(scene.left) * step
+    found = channels(recording)[0][:size]
+    assert found.tolist() == expected[:size].tolist()
 
 
 # -- descriptions that say too little, or what is not so ------------------------------------------------------------

@@ -171,6 +171,25 @@ def opus(seed: int = 1, frame_ms: int = 20, bit_rate: int = 40_000) -> Voice:
     return Voice("opus/48000/2", 111, 48000, frame_ms, tuple(frames), sound, by_library("libopus", 48000))
 
 
+def opus_dtx(sound: Samples, frame_ms: int = 20) -> Voice:
+    """Opus for speech with discontinuous transmission: frames of one or two bytes are those that are not sent."""
+    found = ctypes.util.find_library("opus")
+    if found is None:
+        pytest.skip("libopus is not installed")
+    library = ctypes.CDLL(found)
+    library.opus_encoder_create.restype = ctypes.c_void_p
+    encoder = ctypes.c_void_p(library.opus_encoder_create(48000, 1, 2048, None))  # OPUS_APPLICATION_VOIP
+    for request, value in ((4002, 20_000), (4016, 1), (4024, 3001)):  # bit rate, DTX, voice
+        assert library.opus_encoder_ctl(encoder, request, ctypes.c_int(value)) == 0
+    size, out = 48 * frame_ms, ctypes.create_string_buffer(1500)
+    frames = []
+    for at in range(0, len(sound) - size + 1, size):
+        length = library.opus_encode(encoder, sound[at : at + size].tobytes(), size, out, 1500)
+        frames.append(out.raw[:length])
+    library.opus_encoder_destroy(encoder)
+    return Voice("opus/48000/2", 111, 48000, frame_ms, tuple(frames), sound, by_library("libopus", 48000), "usedtx=1")
+
+
 def opus_stereo(first: Samples, second: Samples) -> Voice:
     """Opus in two channels, 20 ms a packet; decoders that are asked for one channel give one."""
     context: Any = av.CodecContext.create("libopus", "w")
