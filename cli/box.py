@@ -55,6 +55,7 @@ def summary(reports: Reports) -> dict[str, Any]:
         "packets_per_second": number(capture, "rate"),
         "calls": dict(mapping(capture, "calls")),
         "recordings": dict(mapping(seal, "calls")),
+        "poor_quality": number(seal, "poor_quality"),
         "interfaces": entries(capture, "interfaces"),
         "spool": {
             **mapping(capture, "spool"),

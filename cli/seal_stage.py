@@ -14,6 +14,7 @@ from ..storage import handover, state
 from ..storage.keys import KeyLocked
 from ..storage.ledger import NAME
 from ..storage.parcel import parcel
+from ..storage.quality import figures_of, flagged
 from ..storage.recording import Recording
 from ..storage.sealing import Sealer
 from ..storage.spool import DONE
@@ -49,6 +50,7 @@ class SealStage:
     _sealer: Sealer = field(init=False)
     _alarms: state.Alarms = field(init=False)
     _encrypted: EncryptedPeers = field(init=False)
+    _poor: int = field(init=False)
     _again: dict[str, tuple[float, int]] = field(init=False, default_factory=dict)
     _errors: dict[str, str] = field(init=False, default_factory=dict)
     _failed: bool = field(init=False, default=False)
@@ -59,6 +61,7 @@ class SealStage:
     def __post_init__(self) -> None:
         self._alarms = state.Alarms(self.folder, "seal")
         self._encrypted = EncryptedPeers(self._alarms)
+        self._poor = 0
         self._desk = Desk(self.settings, self._alarms, self.at) if self.settings.signing.enabled else None
         self._sealer = self._make_sealer()
 
@@ -210,6 +213,7 @@ class SealStage:
             size = sum((self._sealer.root / file).stat().st_size for file in recording.files)
             handover.write(self.folder, parcel(recording.id, files, size, time.time()))
         state.append(self.folder, "call", **facts)
+        self._judge(recording)
         self._encrypted.met(recording, self._now())
         self._last = facts
         recorded = recording.outcome == "recorded"
@@ -225,6 +229,14 @@ class SealStage:
             facts,
         )
         self.printer.show(event)
+
+    def _judge(self, recording: Recording) -> None:
+        """Note a recording whose sides lost more than a call bears."""
+        losses = flagged(recording.plan) if recording.outcome == "recorded" else {}
+        self._poor += bool(losses)
+        for party, loss in losses.items():
+            told = {"id": recording.id, "call_id": recording.call.call_id, "side": party.value}
+            state.append(self.folder, "poor quality", **told, loss_percent=round(loss, 3))
 
     def _now(self) -> datetime:
         return self.settings.zone().local(time.time_ns())
@@ -245,6 +257,7 @@ class SealStage:
             "reason": call.end_reason,
             "call_id": call.call_id,
             "files": [str(file) for file in recording.files],
+            "quality": figures_of(recording.plan),
         }
 
     # -- what goes wrong -----------------------------------------------------------------------------------------------
@@ -314,6 +327,7 @@ class SealStage:
             "packets": account.packet_totals(),
             "packet_kinds": account.packet_kinds(),
             "last": self._last,
+            "poor_quality": self._poor,
             **(self._desk.report(waiting) if self._desk else {"unsigned": 0}),
             "alarms": self._alarms.active,
         }

@@ -106,13 +106,14 @@ def _after(summary: dict[str, Any]) -> list[Row]:
     if spool["unsigned"]:
         waiting += ", Signed: no (the key is locked)"
     queued = spool.get("queued_bytes") or 0
+    poor = f"; {_count(summary['poor_quality'])} of them lost over 3 % of a side" if summary["poor_quality"] else ""
     found: list[Row] = [
         (
             "spool",
             f"{waiting}, {size_text(queued)} in memory",
             Health.RED if spool.get("error") or spool["unsigned"] else Health.GREEN,
         ),
-        ("recordings", _parts(made) or "none yet", Health.RED if made.get("failed") else Health.GREEN),
+        ("recordings", (_parts(made) or "none yet") + poor, Health.RED if made.get("failed") else Health.GREEN),
     ]
     for target in summary["queue"]:
         text = f"{_count(target.get('waiting'))} waiting, {_count(target.get('confirmed'))} delivered"

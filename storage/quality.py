@@ -71,19 +71,32 @@ def quality_lines(plan: Plan, party: Party) -> Pairs:
     return lines + [(f"{name}-VoipMetrics", _voip(one)) for one in _metrics(plan, party)]
 
 
+def flagged(plan: Plan) -> dict[Party, float]:
+    """Return the loss (per cent) of each side that lost more than a call bears."""
+    losses = {party: side.figures.loss_percent for party, side in plan.sides.items()}
+    return {party: loss for party, loss in losses.items() if loss > MOST_LOSS}
+
+
 def flags(plan: Plan) -> Iterator[str]:
-    """Yield a note for each side that lost more than a call bears."""
+    """Yield a note for each such side."""
+    for party, loss in flagged(plan).items():
+        shown = f"{loss:.1f}" if f"{loss:.1f}" != f"{MOST_LOSS:.1f}" else f"{loss:.3f}"
+        yield f"Quality: loss {shown}% > {MOST_LOSS:.0f}% from {party.value}"
+
+
+def figures_of(plan: Plan) -> dict[str, dict[str, float | None]]:
+    """Return what a log says of each side that sent anything: loss in per cent, jitter in ms, score."""
+    away = {party: distance(plan, party) for party in Party}
+    found: dict[str, dict[str, float | None]] = {}
     for party, side in plan.sides.items():
-        loss = side.figures.loss_percent
-        if loss > MOST_LOSS:
-            shown = f"{loss:.1f}" if f"{loss:.1f}" != f"{MOST_LOSS:.1f}" else f"{loss:.3f}"
-            yield f"Quality: loss {shown}% > {MOST_LOSS:.0f}% from {party.value}"
-
-
-def mos(plan: Plan, party: Party) -> float | None:
-    """Return a side's score as a whole, None if none can be told."""
-    away = {one: distance(plan, one) for one in Party}
-    return _score(plan, plan.sides[party], away)
+        if side.figures.received:
+            mos = _score(plan, side, away)
+            found[party.value] = {
+                "loss_percent": round(side.figures.loss_percent, 3),
+                "jitter_ms": round(side.figures.jitter_ms, 3),
+                "mos": None if mos is None else round(mos, 2),
+            }
+    return found
 
 
 def _streams(plan: Plan, party: Party) -> list[tuple[tuple[tuple[int, int], tuple[int, int]], int]]:
