@@ -45,6 +45,7 @@ COMMANDS = {
     "record": ("tapdeck.cli.record:record", "Record the calls of capture files, a stereo WAV each."),
     "redecode": ("tapdeck.cli.redecode:redecode", "Make a recording's sound again from the packets kept beside it."),
     "selftest": ("tapdeck.cli.selftest:selftest", "Send a synthetic call through the box, and say if it came through."),
+    "story": ("tapdeck.cli.story:story", "Tell the whole story of a call: its transfers, its legs, its recordings."),
     "targets": ("tapdeck.cli.targets_command:targets", "List and test the targets, and check what they have."),
     "verify": ("tapdeck.cli.verify:verify", "Prove that recordings are as they were sealed, and that none is missing."),
     "setup": ("tapdeck.cli.setup:setup", "Ask a few questions, and write the configuration."),

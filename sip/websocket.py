@@ -13,6 +13,7 @@ from .message import MAX_MESSAGE, Message, SipError, may_begin_sip, parse
 MAX_HEAD = 16_384
 """Bytes of an HTTP request or response before its frames."""
 _UPGRADE = re.compile(rb"(?:GET [^\r\n]* HTTP/1|HTTP/1\.[01] 101\b)", re.IGNORECASE)
+_HTTP = (bytearray(b"G"), bytearray(b"H"))
 _PROTOCOL = re.compile(rb"\n[ \t]*sec-websocket-protocol[ \t]*:[^\r\n]*\bsip\b", re.IGNORECASE)
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CONTINUED, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
@@ -153,7 +154,7 @@ class WebSocketFramer:
                 return False
             self._lost = False
         if not self._begun:
-            if self._buffer[:1] in (b"G", b"H", b"g", b"h"):
+            if self._buffer[:1].upper() in _HTTP:
                 end = _HEAD_END.search(self._buffer, 0, MAX_HEAD)
                 if end is None:
                     if len(self._buffer) >= MAX_HEAD:

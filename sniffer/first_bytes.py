@@ -33,7 +33,7 @@ def begins_frame(data: Bytes, at: Ints) -> Mask:
     at = np.minimum(at, len(data) - _FRAME)
     first, second = data[at], data[at + 1]
     size = second & 0x7F
-    maybe = (first & 0x70 == 0) & ((first & 0x0F == 1) | (first & 0x0F == 2)) & (size >= LOOKED_AT) & (size < 127)
+    maybe: Mask = (first & 0x70 == 0) & ((first & 0x0F == 1) | (first & 0x0F == 2)) & (size >= LOOKED_AT) & (size < 127)
     if not maybe.any():
         return maybe
     rows = np.nonzero(maybe)[0]

@@ -98,14 +98,13 @@ def pairs(
     lines += [("SoundFault", f"{code}: {text}") for code, text in faults(plan)]
     lines += [("Digits", "".join(press.digit for press in presses if len(press.digit) == 1))]
     lines += _listed("Digit", [_press_text(press, plan, zone) for press in presses])
-    lines += _listed("Hold", list(_holds(plan, zone)))
+    lines += _listed("Hold", list(shapes.holds(plan, zone)))
     lines += _listed("OtherMedia", list(_other_media(plan, zone)))
     lines += _listed("Fork", list(shapes.forks(plan, zone)))
     lines += _listed("Forwarded", list(shapes.forwards(plan, zone)))
     lines += _listed("Transfer", list(shapes.transfers(plan, zone)))
     lines += shapes.took_over(plan)
-    lines += [("RelatedCalls", ", ".join(related))]
-    lines += [("Relation", f"{one.partition(' ')[0]} {how}") for one, how in related.items()]
+    lines += shapes.relations(related)
     lines += [("RecordingSession", person) for person in call.siprec]
     lines += _circumstances(plan, zone)
     lines += seal
@@ -219,12 +218,6 @@ def _press_text(press: Press, plan: Plan, zone: Zone) -> str:
 
 def _offset(time: int, plan: Plan) -> str:
     return f"{(time - plan.reference) / SECOND:+.3f}s"
-
-
-def _holds(plan: Plan, zone: Zone) -> Iterator[str]:
-    for time, party, held in plan.ended.tracked.holds:
-        what = "held" if held else "resumed"
-        yield f"{what} by {party.value} at {zone.iso(time)} ({_offset(time, plan)})"
 
 
 def _other_media(plan: Plan, zone: Zone) -> Iterator[str]:

@@ -95,6 +95,11 @@ def identity(leg: Leg) -> str:
     return recording_id(call_seed(leg.call_id, leg.caller_tag, leg.started))
 
 
+def related_to(ended: EndedCall) -> dict[str, str]:
+    """Return the calls that belong to this one, as `id (Call-ID)`, and what they are to it."""
+    return {f"{identity(leg)} ({leg.call_id[:80]})": str(tie) for leg, tie in ended.tracked.related.items()}
+
+
 def identity_of(ended: EndedCall) -> str:
     """Return the id of a call's recording: the one that was fixed when its spool file began, if it had one."""
     return ended.circumstances.id or identity(ended.tracked.leg)
@@ -346,8 +351,6 @@ class Archive:
         file.write(padding(how, 2, planned.frames))
 
     def _pairs(self, result: Recording, kept: str, seal: info.Pairs) -> info.Pairs:
-        ties = result.plan.ended.tracked.related.items()
-        related = {f"{identity(leg)} ({leg.call_id[:80]})": str(tie) for leg, tie in ties}
         return pairs(
             result.plan,
             identity=result.id,
@@ -355,7 +358,7 @@ class Archive:
             zone=self.naming.zone,
             recorder=self.recorder,
             presses=presses(result.plan, self.payloads),
-            related=related,
+            related=related_to(result.plan.ended),
             kept=kept,
             notes=result.notes + late_notes(result.plan),
             book=self.book,

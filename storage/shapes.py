@@ -2,15 +2,45 @@
 it. Pure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from ..sniffer.selection import Track, Use
+from ..sniffer.selection import EndedCall, Track, Use
 from .localtime import Zone
 from .plan import Plan
 
 Pairs = list[tuple[str, str]]
 SECOND = 1_000_000_000
 _SOUND = {Use.SOUND: "in the WAV", Use.OTHER_FORK: "not in the WAV"}
+
+
+def outline(ended: EndedCall, identity: str, related: Mapping[str, str], zone: Zone) -> Pairs:
+    """Return the lines of an info file that tell how a call went, without a look at its sound."""
+    call = ended.call
+    plan = Plan(ended, {}, "", call.started, 0, call.last_seen)
+    return [
+        ("Datetime", zone.iso(call.started)),
+        ("End", zone.iso(call.ended if call.ended is not None else call.last_seen)),
+        ("RecordingId", identity),
+        ("CallId", call.call_id),
+        ("Caller", call.caller.number),
+        ("CallerName", call.caller.name),
+        ("Callee", call.callee.number),
+        ("CalleeName", call.callee.name),
+        ("ReferredBy", call.referred_by),
+        ("Answered", zone.iso(call.answered) if call.answered is not None else "no"),
+        ("EndReason", call.end_reason),
+        *(("Hold", line) for line in holds(plan, zone)),
+        *(("Forwarded", line) for line in forwards(plan, zone)),
+        *(("Transfer", line) for line in transfers(plan, zone)),
+        *took_over(plan),
+        *relations(related),
+    ]
+
+
+def relations(related: Mapping[str, str]) -> Pairs:
+    """Return what other calls are to this one, as `id (Call-ID)` tells it."""
+    lines = [("Relation", f"{one.partition(' ')[0]} {how}") for one, how in related.items()]
+    return [("RelatedCalls", ", ".join(related)), *lines]
 
 
 def offset(time: int, plan: Plan) -> str:
@@ -55,6 +85,13 @@ def transfers(plan: Plan, zone: Zone) -> Iterator[str]:
         result = f"answer={one.answer or 'none'} outcome={one.outcome or 'none'}"
         replaces = f" replaces={one.replaces}" if one.replaces else ""
         yield f"{kind} by {one.by.value} to {one.target} {when} {result}{replaces}"
+
+
+def holds(plan: Plan, zone: Zone) -> Iterator[str]:
+    """Yield who put the other on hold, and took it off."""
+    for time, party, held in plan.ended.tracked.holds:
+        what = "held" if held else "resumed"
+        yield f"{what} by {party.value} at {zone.iso(time)} ({offset(time, plan)})"
 
 
 def took_over(plan: Plan) -> Pairs:

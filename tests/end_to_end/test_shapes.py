@@ -12,7 +12,7 @@ import pytest
 from tests.support import files, live, recipes, shapes, shark, tcp, websocket
 from tests.support.ip import Endpoint
 from tests.support.record import Recording, Result, assert_sound, record, unbalanced
-from tests.support.scene import Scene, in_order, plain_call
+from tests.support.scene import START_NS, Scene, in_order, plain_call
 from tests.support.shapes import Shape
 
 SHAPES: dict[str, Callable[[], Shape]] = {
@@ -112,8 +112,8 @@ def test_a_transfer_is_told_as_wireshark_reads_it(tmp_path: Path) -> None:
     capture = tmp_path / "capture.pcap"
     fields = ("sip.Refer-To", "sip.from.user")
     ((refer_to, by),) = read(capture, 'sip.Method == "REFER"', *fields)
-    outcomes = read(capture, 'sip.Method == "NOTIFY"', "sip.Status-Code")
-    assert outcomes[-1] == ("200",)
+    outcomes = read(capture, "sipfrag", "sipfrag.line")
+    assert outcomes[-1][0].startswith("SIP/2.0 200 OK")
     assert (by, shape["asked"].call_id.replace("@", "%40") in refer_to) == ("2002", True)
     assert line.startswith("attended by callee to 2003 at 2026-03-02T10:00:0")
     assert line.endswith(f"answer=202 outcome=200 replaces={shape['asked'].call_id}")
@@ -173,8 +173,8 @@ def test_a_phone_that_holds_one_call_and_begins_another(tmp_path: Path) -> None:
 def test_legs_are_joined_by_what_a_pbx_writes_into_headers(header: str, tmp_path: Path) -> None:
     """Nothing else shows it: other numbers, other hosts, sound of its own."""
     word = header.format("7fa3b1c2-0001-4d5e")
-    shape = {"outer": shapes.call("one@a", *shapes.people(1)[:2], shapes.START_NS, 1, (word,))}
-    shape["inner"] = shapes.call("two@b", *shapes.people(300)[1:], shapes.START_NS + 6_000_000, 2, (word,))
+    shape = {"outer": shapes.call("one@a", *shapes.people(1)[:2], START_NS, 1, (word,))}
+    shape["inner"] = shapes.call("two@b", *shapes.people(300)[1:], START_NS + 6_000_000, 2, (word,))
     found = recorded(tmp_path, shape).by_call_id()
     assert relations(found, shape) == BOTH_WAYS["through a PBX"]
     (tmp_path / "without").mkdir()
@@ -186,7 +186,7 @@ def test_a_value_that_all_calls_bear_joins_none(tmp_path: Path) -> None:
     word = ("X-Session-ID: same-for-the-whole-site",)
     people = [shapes.people(seed) for seed in range(1, 40)]
     shape = {
-        str(seed): shapes.call(f"{seed}@a", *one[:2], shapes.START_NS + seed * 1_000_000, seed, word, 100)
+        str(seed): shapes.call(f"{seed}@a", *one[:2], START_NS + seed * 1_000_000, seed, word, 100)
         for seed, one in enumerate(people)
     }
     found = recorded(tmp_path, shape).by_call_id()

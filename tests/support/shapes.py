@@ -136,7 +136,7 @@ def forwarded(seed: int, *, anew: bool = True) -> Shape:
     """Bob's phone answers 302, naming Cid; Ann calls there, in a new dialog or in this one (RFC 3261, 8.1.3.4)."""
     ann, bob, cid = people(seed)
     shape = Dialog(f"first-{seed}@example.invalid", ann, bob)
-    moved = (
+    moved: tuple[Signal, ...] = (
         shape.invite(START_NS, sdp(ann.media)),
         shape.reply(START_NS + 2 * MS, "100 Trying"),
         shape.reply(START_NS + 30 * MS, "302 Moved Temporarily", extra=()),
