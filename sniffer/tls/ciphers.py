@@ -14,6 +14,8 @@ from typing import Any
 from .derive import expand_label, prf, prf_hash
 from .suites import CBC, CCM, CHACHA, DES3, GCM, TLS11, CipherSuite
 
+KEPT_END = 64
+"""Bytes of a record's end that the next one may need (`Sealed.before`): a block, and a MAC behind it."""
 FAR = 1 << 20
 """How many records may be missing where a nonce tells the number."""
 
@@ -153,7 +155,7 @@ class BlockCipher(Cipher):
         size = len(self._mac(b""))
         if self._mac_last:
             body, mac = body[:-size], body[-size:]
-        text = self._plain(body, sealed.before)
+        text = self._plain(body, sealed.before[: -size if self._mac_last else None])
         if text is None:
             return None
         signed = body

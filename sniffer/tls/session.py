@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from . import records
-from .ciphers import Aead13, Cipher, Sealed, writers
+from .ciphers import KEPT_END, Aead13, Cipher, Sealed, writers
 from .derive import master_secret, prf_hash, updated
 from .hello import RETRY, Hello, client_hello, server_hello
 from .records import Cutter, Messages, Record
@@ -180,7 +180,7 @@ class Session:
             if side.queue:
                 side.loosen(len(side.queue))
                 self.unread += len(side.queue)
-                side.before = side.queue[-1][1].body[-16:]
+                side.before = side.queue[-1][1].body[-KEPT_END:]
                 side.queue.clear()
                 side.size = 0
 
@@ -303,7 +303,7 @@ class Session:
             both = writers(agreed.suite, agreed.server.version, master, randoms, agreed.server.mac_last)
             side.cipher = both[number]
         sealed = Sealed(record.kind, record.version, record.body, side.before)
-        side.before = record.body[-16:]
+        side.before = record.body[-KEPT_END:]
         found = side.cipher.open(sealed, self._numbers(side.number, side.slack))
         if found is None:
             self._fail(side)

@@ -1,0 +1,334 @@
+"""TLS connections as a listener reads them: OpenSSL on both ends, the key log or the server's key in our hands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from ssl import TLSVersion
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tapdeck.sniffer.sources.key_log import server_keys
+from tapdeck.sniffer.tls.ciphers import Aead13, Sealed
+from tapdeck.sniffer.tls.derive import expand_label, prf
+from tapdeck.sniffer.tls.secrets import HANDSHAKE, TRAFFIC, Secrets
+from tapdeck.sniffer.tls.session import CLIENT, SERVER, Earlier, Plain, Session
+from tapdeck.sniffer.tls.suites import SUITES
+from tests.support.tls import Flight, Talk
+
+SAYINGS = [(CLIENT, b"INVITE sip:b@c SIP/2.0\r\n" * 9), (SERVER, b"SIP/2.0 100 Trying\r\n"), (CLIENT, b"ACK" * 7000)]
+V = TLSVersion
+SUITES_12 = [
+    *("AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA", "AES128-SHA256", "AES256-SHA256"),
+    *("AES128-CCM", "AES256-CCM8", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"),
+    *("ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-RSA-AES128-SHA", "ECDHE-RSA-AES256-SHA384", "ECDHE-RSA-AES128-SHA256"),
+    *("DHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES256-SHA", "DHE-RSA-CHACHA20-POLY1305", "DHE-RSA-AES256-CCM"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tls")
+
+
+def known(talk: Talk) -> Secrets:
+    secrets = Secrets()
+    secrets.feed(talk.log.read_bytes())
+    return secrets
+
+
+def spoken(talk: Talk, sayings: Sequence[Flight] = SAYINGS) -> list[Flight]:
+    flights = talk.shake_hands()
+    for side, data in sayings:
+        flights += talk.say(side, data)
+    return flights
+
+
+def read(session: Session, flights: Sequence[Flight]) -> list[Plain]:
+    return [
+        plain for time, (side, data) in enumerate(flights) for plain in session.feed(side, data, gap=False, time=time)
+    ]
+
+
+def joined(plains: Sequence[Plain], side: int) -> bytes:
+    return b"".join(plain.data for plain in plains if plain.side == side)
+
+
+def said(sayings: Sequence[Flight], side: int) -> bytes:
+    return b"".join(data for who, data in sayings if who == side)
+
+
+def assert_all(plains: Sequence[Plain], sayings: Sequence[Flight] = SAYINGS) -> None:
+    assert [joined(plains, side) for side in (CLIENT, SERVER)] == [said(sayings, side) for side in (CLIENT, SERVER)]
+
+
+# -- suites and versions -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suite", SUITES_12)
+def test_suites_of_tls_12_with_a_key_log(suite: str, folder: Path) -> None:
+    talk = Talk(folder, V.TLSv1_2, V.TLSv1_2, suite)
+    flights = spoken(talk)
+    assert talk.suite == suite
+    session = Session(known(talk), Earlier())
+    assert_all(read(session, flights))
+    assert (session.failed, session.unread, session.waiting) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("version", [V.TLSv1, V.TLSv1_1, V.TLSv1_3])
+def test_other_versions(version: TLSVersion, folder: Path) -> None:
+    talk = Talk(folder, version, version, "" if version is V.TLSv1_3 else "AES256-SHA")
+    flights = spoken(talk)
+    session = Session(known(talk), Earlier())
+    assert_all(read(session, flights))
+    assert (session.failed, session.unread) == (0, 0)
+
+
+@pytest.mark.parametrize("suite", ["AES128-GCM-SHA256", "AES256-SHA", "AES128-SHA256"])
+@pytest.mark.parametrize("version", [V.TLSv1_2, V.TLSv1])
+def test_the_servers_key_opens_rsa_key_exchange(suite: str, version: TLSVersion, folder: Path) -> None:
+    """OpenSSL binds the master secret to the handshake (extended) wherever both ends can."""
+    if version is V.TLSv1 and suite != "AES256-SHA":
+        pytest.skip("a suite of TLS 1.2")
+    talk = Talk(folder, version, version, suite)
+    flights = spoken(talk)
+    session = Session(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
+    assert_all(read(session, flights))
+
+
+def test_the_servers_key_opens_no_other_exchange(folder: Path) -> None:
+    talk = Talk(folder, V.TLSv1_2, V.TLSv1_2, "ECDHE-RSA-AES128-GCM-SHA256")
+    session = Session(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
+    assert read(session, spoken(talk)) == []
+    session.give_up()
+    assert session.unread > 0
+
+
+@pytest.mark.parametrize("tickets", [True, False])
+@pytest.mark.parametrize("by_key", [True, False])
+def test_a_session_that_is_taken_up_again(tickets: bool, by_key: bool, folder: Path) -> None:
+    first = Talk(folder, V.TLSv1_2, V.TLSv1_2, "AES128-GCM-SHA256", tickets=tickets)
+    flights = spoken(first)
+    again = Talk(folder, before=first)
+    more = spoken(again)
+    assert again.sides[CLIENT].session_reused
+    earlier = Earlier()
+    secrets = Secrets(server_keys([str(folder / "server-key.pem")])) if by_key else known(again)
+    assert_all(read(Session(secrets, earlier), flights))
+    assert_all(read(Session(secrets, earlier), more))
+
+
+def test_tls_13_taken_up_again(folder: Path) -> None:
+    first = Talk(folder, V.TLSv1_3)
+    spoken(first)
+    again = Talk(folder, before=first)
+    more = spoken(again)
+    assert again.sides[CLIENT].session_reused
+    assert_all(read(Session(known(again), Earlier()), more))
+
+
+# -- how bytes arrive --------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(1, 2000), min_size=1, max_size=60), modern=st.booleans())
+def test_cut_anywhere_it_says_the_same(cuts: list[int], modern: bool, folder: Path) -> None:
+    version = V.TLSv1_3 if modern else V.TLSv1_2
+    flights, secrets = _kept(folder, version)
+    session = Session(secrets, Earlier())
+    plains: list[Plain] = []
+    sizes = cycle(cuts)
+    for time, (side, data) in enumerate(flights):
+        while data:
+            size = next(sizes)
+            plains += session.feed(side, data[:size], gap=False, time=time)
+            data = data[size:]
+    assert_all(plains)
+
+
+_TALKS: dict[TLSVersion, tuple[list[Flight], Secrets]] = {}
+
+
+def _kept(folder: Path, version: TLSVersion) -> tuple[list[Flight], Secrets]:
+    if version not in _TALKS:
+        talk = Talk(folder, version, version)
+        flights = spoken(talk)
+        _TALKS[version] = flights, known(talk)
+    return _TALKS[version]
+
+
+@pytest.mark.parametrize("version", [V.TLSv1_2, V.TLSv1_3])
+def test_keys_that_come_late_open_what_waited_with_its_times(version: TLSVersion, folder: Path) -> None:
+    talk = Talk(folder, version, version)
+    flights = spoken(talk)
+    secrets = Secrets()
+    session = Session(secrets, Earlier())
+    assert read(session, flights) == []
+    assert session.waiting > 20_000
+    secrets.feed(talk.log.read_bytes())
+    plains = session.catch_up()
+    assert_all(plains)
+    assert [plain.time for plain in plains] == sorted(plain.time for plain in plains)
+    assert plains[-1].time == len(flights) - 1
+    assert session.waiting == 0
+
+
+@pytest.mark.parametrize("version", [V.TLSv1_2, V.TLSv1_3])
+def test_keys_that_come_too_late_open_what_follows(version: TLSVersion, folder: Path) -> None:
+    talk = Talk(folder, version, version)
+    flights = spoken(talk)
+    secrets = Secrets()
+    session = Session(secrets, Earlier())
+    read(session, flights)
+    session.give_up()
+    assert session.waiting == 0
+    assert session.unread >= 3
+    secrets.feed(talk.log.read_bytes())
+    more = [(CLIENT, b"BYE sip:b SIP/2.0\r\n"), (SERVER, b"SIP/2.0 200 OK\r\n")]
+    plains = read(session, [flight for side, data in more for flight in talk.say(side, data)])
+    assert_all(plains, more)
+    assert all(plain.gap for plain in plains)
+
+
+def hundred(talk: Talk) -> Iterator[tuple[bytes, bytes]]:
+    """A hundred messages, and how each crosses the wire."""
+    for number in range(100):
+        text = b"MESSAGE sip:%d SIP/2.0\r\n\r\n" % number
+        yield text, b"".join(data for _, data in talk.say(CLIENT, text))
+
+
+@pytest.mark.parametrize("suite", ["AES128-GCM-SHA256", "AES256-SHA", "ECDHE-RSA-CHACHA20-POLY1305", "", "tls1"])
+@pytest.mark.parametrize("lost", [range(20, 21), range(20, 60)], ids=["one", "forty"])
+def test_after_a_hole_it_goes_on_with_the_next_record(suite: str, lost: range, folder: Path) -> None:
+    version = V.TLSv1 if suite == "tls1" else V.TLSv1_2 if suite else V.TLSv1_3
+    talk = Talk(folder, version, version, "AES256-SHA" if suite == "tls1" else suite)
+    flights = talk.shake_hands()
+    sent = list(hundred(talk))
+    session = Session(known(talk), Earlier())
+    read(session, flights)
+    found: list[Plain] = []
+    for number, (_, data) in enumerate(sent):
+        if number not in lost:
+            gap = number == lost.stop
+            found += session.feed(CLIENT, data[10:] if gap else data, gap=gap, time=number)
+    heard = b"".join(plain.data for plain in found).split(b"\r\n\r\n")[:-1]
+    # Of the record whose beginning is missing nothing is left; in TLS 1.0 the next one needs its end.
+    expected = [text.split(b"\r\n\r\n")[0] for number, (text, _) in enumerate(sent) if number not in lost]
+    gone = expected.pop(lost.start)
+    assert gone
+    assert [text for text in expected if text not in heard] == []
+    assert session.holes == 1
+    assert [plain.gap for plain in found].count(True) == 1
+
+
+def test_a_changed_byte_costs_one_record(folder: Path) -> None:
+    talk = Talk(folder)
+    flights = talk.shake_hands()
+    sent = [data for _, data in hundred(talk)]
+    sent[50] = sent[50][:-1] + bytes([sent[50][-1] ^ 1])
+    session = Session(known(talk), Earlier())
+    plains = read(session, [*flights, *((CLIENT, data) for data in sent)])
+    assert len(joined(plains, CLIENT).split(b"\r\n\r\n")) - 1 == 99
+    assert session.failed == 1
+
+
+def test_without_a_handshake_nothing_is_read(folder: Path) -> None:
+    talk = Talk(folder)
+    flights = spoken(talk)
+    session = Session(known(talk), Earlier())
+    assert read(session, flights[2:]) == []
+
+
+def test_the_wrong_keys_open_nothing(folder: Path) -> None:
+    flights = spoken(Talk(folder, V.TLSv1_2, V.TLSv1_2))
+    random = flights[0][1][11:43]
+    secrets = Secrets()
+    secrets.feed(b"CLIENT_RANDOM " + random.hex().encode() + b" " + b"ab" * 48 + b"\n")
+    session = Session(secrets, Earlier())
+    assert read(session, flights) == []
+    assert session.failed > 3
+
+
+def test_secrets_show_in_no_text(folder: Path) -> None:
+    talk = Talk(folder)
+    flights = spoken(talk)
+    secrets = known(talk)
+    session = Session(secrets, Earlier())
+    read(session, flights)
+    text = repr(session) + repr(secrets)
+    for line in talk.log.read_text().splitlines()[1:]:
+        word = line.split()[2]
+        assert word not in text
+        assert repr(bytes.fromhex(word))[2:30] not in text
+
+
+# -- RFC 8448, section 3 -----------------------------------------------------------------------------------------------
+
+CLIENT_HELLO = bytes.fromhex(
+    "16030100c4010000c00303cb34ecb1e78163ba1c38c6dacb196a6dffa21a8d9912ec18a2ef6283024dece7000006130113031302010000910000"
+    "000b0009000006736572766572ff01000100000a00140012001d0017001800190100010101020103010400230000003300260024001d002099"
+    "381de560e4bd43d23d8e435a7dbafeb3c06e51c13cae4d5413691e529aaf2c002b0003020304000d0020001e04030503060302030804080508"
+    "0604010501060102010402050206020202002d00020101001c00024001"
+)
+SERVER_HELLO = bytes.fromhex(
+    "160303005a020000560303a6af06a4121860dc5e6e60249cd34c95930c8ac5cb1434dac155772ed3e2692800130100002e00330024001d0020c9"
+    "828876112095fe66762bdbf7c672e156d6cc253b833df1dd69b1b04e751f0f002b00020304"
+)
+CLIENT_FINISHED = bytes.fromhex(
+    "170303003575ec4dc238cce60b298044a71e219c56cc77b0517fe9b93c7a4bfc44d87f38f80338ac98fc46deb384bd1caeacab6867d726c40546"
+)
+CLIENT_DATA = bytes.fromhex(
+    "1703030043a23f7054b62c94d0affafe8228ba55cbefacea42f914aa66bcab3f2b9819a8a5b46b395bd54a9a20441e2b62974e1f5a6292a29770"
+    "14bd1e3deae63aeebb21694915e4"
+)
+TICKET = bytes.fromhex(
+    "17030300de3a6b8f90414a97d6959c3487680de5134a2b240e6cffac116e95d41d6af8f6b580dcf3d11d63c758db289a015940252f55713e061d"
+    "c13e078891a38efbcf5753ad8ef170ad3c7353d16d9da773b9ca7f2b9fa1b6c0d4a3d03f75e09c30ba1e62972ac46f75f7b981be63439b2999"
+    "ce13064615139891d5e4c5b406f16e3fc181a77ca475840025db2f0a77f81b5ab05b94c01346755f69232c86519d86cbeeac87aac347d143f9"
+    "605d64f650db4d023e70e952ca49fe5137121c74bc2697687e248746d6df353005f3bce18696129c8153556b3b6c6779b37bf15985684f"
+)
+SERVER_DATA = bytes.fromhex(
+    "17030300432e937e11ef4ac740e538ad36005fc4a46932fc3225d05f82aa1b36e30efaf97d90e6dffc602dcb501a59a8fcc49c4bf2e5f0a21c00"
+    "47c2abf332540dd032e167c2955d"
+)
+RANDOM = "cb34ecb1e78163ba1c38c6dacb196a6dffa21a8d9912ec18a2ef6283024dece7"
+TOLD = {
+    HANDSHAKE[0]: "b3eddb126e067f35a780b3abf45e2d8f3b1a950738f52e9600746a0e27a55a21",
+    HANDSHAKE[1]: "b67b7d690cc16c4e75e54213cb2d37b4e9c912bcded9105d42befd59d391ad38",
+    TRAFFIC[0]: "9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5",
+    TRAFFIC[1]: "a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643",
+}
+
+
+def test_the_trace_of_rfc_8448() -> None:
+    secrets = Secrets()
+    secrets.feed("".join(f"{label} {RANDOM} {secret}\n" for label, secret in TOLD.items()).encode())
+    session = Session(secrets, Earlier())
+    flights = [
+        *((CLIENT, CLIENT_HELLO), (SERVER, SERVER_HELLO), (CLIENT, CLIENT_FINISHED), (SERVER, TICKET)),
+        *((CLIENT, CLIENT_DATA), (SERVER, SERVER_DATA)),
+    ]
+    assert_all(read(session, flights), [(CLIENT, bytes(range(50))), (SERVER, bytes(range(50)))])
+    assert session.failed == 0
+
+
+def test_the_keys_of_rfc_8448() -> None:
+    secret = bytes.fromhex(TOLD[HANDSHAKE[1]])
+    assert expand_label("sha256", secret, b"key", b"", 16).hex() == "3fce516009c21727d0f2e4e86ee403bc"
+    assert expand_label("sha256", secret, b"iv", b"", 12).hex() == "5d313eb2671276ee13000b30"
+    client = Aead13(SUITES[0x1301], bytes.fromhex(TOLD[HANDSHAKE[0]]))
+    opened = client.open(Sealed(23, 0x0303, CLIENT_FINISHED[5:]), range(1))
+    assert opened
+    assert opened.kind == 22
+    assert opened.data.hex() == "14000020a8ec436d677634ae525ac1fcebe11a039ec17694fac6e98527b642f2edd5ce61"
+
+
+def test_the_prf_by_its_known_answer() -> None:
+    """The test vector for P_SHA256 that was posted to the IETF's list when TLS 1.2 was new."""
+    secret = bytes.fromhex("9bbe436ba940f017b17652849a71db35")
+    seed = bytes.fromhex("a0ba9f936cda311827a6f796ffd5198c")
+    expected = "e3f229ba727be17b8d122620557cd453c2aab21d07c3d495329b52d4e61edb5a6b301791e90d35c9c9a46b4e14baf9af0fa0"
+    assert prf("sha256", secret, b"test label", seed, 50).hex() == expected
