@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from ..storage.safe_text import for_json, for_terminal
-from ..storage.story import Moment, Story, Told, archived, story_of, told, who
+from ..storage.story import Moment, Story, Told, archived, story_of, told
+from ..storage.talks import talks, who
 from .config import load, with_options
 from .exit_codes import ExitCode
 from .settings import OFFLINE, Settings
@@ -93,12 +94,13 @@ def _text(made: Story) -> Iterator[str]:
         yield f"  {_clock(time, first, 3)}  [{number}] {for_terminal(text, 300)}"
     yield ""
     yield "Who spoke with whom"
-    for talk in made.talks:
+    spoken = talks(made.calls)
+    for talk in spoken:
         seconds = (talk.end - talk.begin).total_seconds()
         parties = f"{for_terminal(talk.caller)} with {for_terminal(talk.callee)}"
         when = f"{_clock(talk.begin, first, 3)} to {_clock(talk.end, first, 3)}"
         yield f"  {when}  [{talk.at + 1}] {parties}, {seconds:.1f} s"
-    if not made.talks:
+    if not spoken:
         yield "  nobody"
     yield ""
     yield "Calls"
@@ -158,7 +160,7 @@ def _json(made: Story) -> str:
                 "between": [talk.caller, talk.callee],
                 "call": talk.at + 1,
             }
-            for talk in made.talks
+            for talk in talks(made.calls)
         ],
         "events": [
             {"time": time.isoformat(timespec="milliseconds"), "call": number, "text": text}

@@ -56,23 +56,11 @@ class Told:
     files: list[Path] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Talk:
-    """Two parties spoke with each other from `begin` to `end`; the call is `at` (its place in the story)."""
-
-    begin: datetime
-    end: datetime
-    caller: str
-    callee: str
-    at: int
-
-
 @dataclass(slots=True)
 class Story:
-    """Calls in the order of their start, who spoke when, and ids of recordings that are named but not to be found."""
+    """Calls in the order of their start, and ids of recordings that are named but not to be found."""
 
     calls: list[Told]
-    talks: list[Talk] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 
@@ -175,9 +163,7 @@ def story_of(which: str, calls: Iterable[Told]) -> Story | None:
         return None
     found = _reached(begun, known)
     named = {name for call in found for name in (*call.related, call.continues) if name}
-    story = Story(sorted(found, key=lambda call: (call.start, call.id)), missing=sorted(named - set(known)))
-    story.talks = list(_talks(story.calls))
-    return story
+    return Story(sorted(found, key=lambda call: (call.start, call.id)), sorted(named - set(known)))
 
 
 def _both_ways(known: dict[str, Told]) -> None:
@@ -216,50 +202,3 @@ def _reached(begun: list[str], known: Mapping[str, Told]) -> list[Told]:
             found[call.id] = call
             waiting += call.related
     return list(found.values())
-
-
-def _talks(calls: list[Told]) -> Iterator[Talk]:
-    """Yield who spoke with whom and when. Of a conversation's legs the outermost tells who, the innermost with whom."""
-    known = {call.id: call for call in calls}
-    for number, call in enumerate(calls):
-        kinds = {how for name, (how, _) in call.related.items() if name in known and known[name].answered}
-        if call.answered is None or How.INNER.value in kinds:
-            continue
-        outermost = _outermost(call, known)
-        for begin, end in _unheld(call):
-            yield Talk(
-                begin, end, who(outermost.caller, outermost.caller_name), who(call.callee, call.callee_name), number
-            )
-
-
-def _outermost(call: Told, known: Mapping[str, Told]) -> Told:
-    seen = {call.id}
-    while True:
-        outer = next((known[n] for n, (how, _) in call.related.items() if how == How.OUTER.value and n in known), None)
-        if outer is None or outer.id in seen:
-            return call
-        seen.add(outer.id)
-        call = outer
-
-
-def _unheld(call: Told) -> Iterator[tuple[datetime, datetime]]:
-    """The times of a call in which nobody was on hold."""
-    begin, holding = call.answered, set[str]()
-    for moment in sorted((one for one in call.moments if one.kind == "Hold"), key=lambda one: one.time):
-        what, _, rest = moment.text.partition(" by ")
-        party = rest.partition(" ")[0]
-        if what == "held":
-            if not holding and begin is not None and moment.time > begin:
-                yield begin, moment.time
-            holding.add(party)
-            begin = None
-        else:
-            holding.discard(party)
-            begin = moment.time if not holding and call.answered is not None else begin
-    if begin is not None and call.end > begin:
-        yield begin, call.end
-
-
-def who(number: str, name: str) -> str:
-    """Return a party as people read it."""
-    return f"{name} ({number})" if name and name != number else number or name or "?"

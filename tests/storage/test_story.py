@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tapdeck.sniffer.ties import How
 from tapdeck.storage import info
 from tapdeck.storage.story import MAX_CALLS, Told, archived, story_of, told
+from tapdeck.storage.talks import talks
 
 START = datetime(2026, 3, 2, 10, tzinfo=UTC)
 KEYS = (
@@ -97,7 +98,7 @@ def test_who_spoke_when_leaves_out_holds() -> None:
     ]
     story = story_of("a", [call("a", 0, 10, *holds)])
     assert story is not None
-    assert [(talk.begin, talk.end) for talk in story.talks] == [
+    assert [(talk.begin, talk.end) for talk in talks(story.calls)] == [
         (START + timedelta(seconds=1), START + timedelta(seconds=3)),
         (START + timedelta(seconds=6), START + timedelta(seconds=10)),
     ]
@@ -109,7 +110,7 @@ def test_legs_are_one_talk_between_the_outer_ends() -> None:
     inner = call("c", 0.2, 10, parties=("gateway", "callee"))
     story = story_of("b", [outer, middle, inner])
     assert story is not None
-    assert [(talk.caller, talk.callee, talk.at) for talk in story.talks] == [("caller", "callee", 2)]
+    assert [(talk.caller, talk.callee, talk.at) for talk in talks(story.calls)] == [("caller", "callee", 2)]
 
 
 def test_what_is_named_and_not_there_is_said() -> None:
@@ -141,7 +142,9 @@ def test_every_relation_has_its_other_way() -> None:
 def test_lines_of_all_kinds_raise_nothing(lines: list[tuple[str, str]]) -> None:
     one = told(lines)
     if one is not None:
-        assert story_of(one.id, [one, call("a", 0, 1)]) is not None
+        story = story_of(one.id, [one, call("a", 0, 1)])
+        assert story is not None
+        assert all(talk.begin < talk.end for talk in talks(story.calls))
 
 
 def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
@@ -153,3 +156,46 @@ def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
     assert found.count(None) == 3
     (one,) = [each for each in found if each is not None]
     assert [path.name for path in one.files] == ["a.wav", "a_info.txt"]
+
+
+# -- transfers at a PBX ------------------------------------------------------------------------------------------------
+
+
+def spoken(*calls: Told) -> list[tuple[str, str, float, float]]:
+    story = story_of(calls[0].id, calls)
+    assert story is not None
+    return [
+        (talk.caller, talk.callee, (talk.begin - START).total_seconds(), (talk.end - START).total_seconds())
+        for talk in talks(story.calls)
+    ]
+
+
+def refer(when: float, kind: str = "blind", by: str = "callee") -> tuple[str, str]:
+    return "Transfer", f"{kind} by {by} to cid at {at(when)} (+0.000s) answer=202 outcome=200"
+
+
+def test_a_pbx_joins_the_legs_of_two_calls() -> None:
+    """Bob speaks with Ann, then with Cid, each through the PBX, and joins them: no further call begins."""
+    outer = call("a", 0, 30, ("Relation", "b inner leg"), parties=("ann", "bob"))
+    inner = call("b", 0.1, 10, refer(9, "attended"), ("Relation", "c consultation (by bob)"), parties=("ann", "bob"))
+    asks = call("c", 5, 9.5, ("Relation", "d inner leg"), parties=("bob", "cid"))
+    asked = call("d", 5.1, 29, parties=("bob", "cid"))
+    assert spoken(outer, inner, asks, asked) == [
+        ("ann", "bob", 1.1, 10.0),
+        ("bob", "cid", 6.1, 9.5),
+        ("ann", "cid", 9.5, 29.0),
+    ]
+
+
+def test_a_pbx_calls_on_for_who_stays() -> None:
+    outer = call("a", 0, 30, ("Relation", "b inner leg"), parties=("ann", "bob"))
+    inner = call("b", 0.1, 10, refer(9), parties=("ann", "bob"))
+    third = call("c", 9.1, 29, ("Relation", "b transferred from (by bob)"), parties=("pbx", "cid"))
+    assert spoken(outer, inner, third) == [("ann", "bob", 1.1, 10.0), ("ann", "cid", 10.1, 29.0)]
+
+
+def test_who_called_may_send_on_who_was_called() -> None:
+    outer = call("a", 0, 10, refer(9, by="caller"), ("Relation", "b inner leg"), parties=("ann", "bob"))
+    inner = call("b", 0.1, 30, parties=("ann", "bob"))
+    third = call("c", 9.1, 29, ("Relation", "a transferred from (by ann)"), parties=("pbx", "cid"))
+    assert spoken(outer, inner, third) == [("ann", "bob", 1.1, 10.0), ("bob", "cid", 10.1, 29.0)]
