@@ -324,6 +324,7 @@ class CaptureStage:
                 set_filters(self.rings, settings.capture.filter)
             except CaptureError as error:
                 self.health.say("error", "the new filter is not taken", reason=str(error))
+        self.engine.mask_digits = settings.recording.mask_digits
         self.engine.reconfigure(
             call_settings(settings),
             frozenset(settings.sip.ports),

@@ -37,6 +37,7 @@ def live_engine(
         listener=listener,
         links=tuple(dict.fromkeys((RAW_IP, *links))),
         new_calls_per_s=settings.capture.new_calls_per_s,
+        mask_digits=settings.recording.mask_digits,
     )
 
 

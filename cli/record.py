@@ -151,7 +151,7 @@ def own_of(settings: Settings) -> Own:
 
 def hearing_of(settings: Settings) -> Hearing:
     """Return what is to be done about keys."""
-    return Hearing(settings.recording.inband_digits)
+    return Hearing(settings.recording.inband_digits, settings.recording.mask_digits)
 
 
 class Captures:

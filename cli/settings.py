@@ -45,6 +45,7 @@ class RecordingSettings:
     timezone: str = _setting("", "time zone of names and times, like Europe/Amsterdam; empty: the machine's own")
     instance: str = _setting("", "name of this recorder in the info file; empty: the host's name")
     inband_digits: bool = _setting(True, "find keys by their tones in the sound, where no packet tells them")
+    mask_digits: bool = _setting(False, "keys that are pressed (card numbers) are kept in no text, sound or packet")
     legs: str = _setting("both", "which leg of a call that crosses a PBX on two is recorded: both, inner or outer")
 
 

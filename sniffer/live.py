@@ -4,7 +4,7 @@ The engine decides as it does offline; instead of an index of packets it gives o
 the spool files of the calls that own them. What no call owns waits in `Hold`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started, State
+from ..sip.keys import masked
 from ..sip.link_headers import LINK_HEADERS
-from . import blocks
+from ..sip.sdp import Format
+from . import blocks, hiding
 from .correlator import CallSettings
 from .datagrams import Datagrams, Fate, Mask, SlowPacket
 from .dtls import Agreement
@@ -52,12 +54,13 @@ class _Spool:
 class LiveEngine(Engine):
     """An engine that gives out packets as they come. `links` are the link types of the interfaces, `memory` what media
     without a call may take, in bytes. Beyond `new_calls_per_s` INVITEs are a flood (`gate`): while it lasts a call gets
-    its spool only when somebody answers, or media comes.
+    its spool only when somebody answers, or media comes. With `mask_digits` no key that is pressed is given out.
     """
 
     stash: Stash = field(init=False)
     links: tuple[int, ...] = (1,)
     new_calls_per_s: int = 500
+    mask_digits: bool = False
     gate: Gate = field(init=False)
     hold: Hold = field(init=False)
     _spools: dict[int, _Spool] = field(init=False, default_factory=dict)
@@ -174,7 +177,8 @@ class LiveEngine(Engine):
         spool = self._spools.get(call.number) if call is not None else None
         if spool is None or call is None:
             return
-        packet = blocks.datagram(heard.source, heard.destination, heard.message.raw)
+        raw = masked(heard.message.raw) if self.mask_digits else heard.message.raw
+        packet = blocks.datagram(heard.source, heard.destination, raw)
         spoke = Spoke(call.number, heard.time, packet)
         doubtful = (call.state is State.CALLING or call.joined_late) and self.gate.flooded(heard.time)
         if self._past is not None or (doubtful and not spool.begun):
@@ -263,6 +267,8 @@ class LiveEngine(Engine):
         rtp, numbers = self._admitted(block.rtp, numbers)
         if len(rtp) == 0:
             return
+        if self.mask_digits:
+            self._visit.hide(rtp, hiding.events(rtp, numbers, self._formats))
         owners, rows, copies = self._owners_of(rtp.time, numbers)
         for records, here, frame in self._visit.frames(rtp):
             mine = here[rows]
@@ -274,6 +280,11 @@ class LiveEngine(Engine):
         given[rows] = True
         self.account.packet("kept", "handed to calls", int(rtp.frames[given].sum(dtype=np.int64)))
         self._latest = max(self._latest, int(rtp.time[-1]))
+
+    def _formats(self, stream: int) -> list[Mapping[int, Format]]:
+        """Return all that was said of a stream's payload types by the calls that have it."""
+        claims = self.correlator.holders(stream)
+        return [known for claim in claims for _, known in claim.tracked.formats(claim.sender)]
 
     def _owners_of(self, time: Ints, numbers: npt.NDArray[np.int32]) -> tuple[Ints, Ints, npt.NDArray[np.uint8]]:
         """Return who gets which row: owners (call numbers) and rows, a row as often as it has owners; and of each row

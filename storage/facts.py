@@ -98,6 +98,7 @@ def pairs(
     lines += [("SoundFault", f"{code}: {text}") for code, text in faults(plan)]
     lines += [("Digits", "".join(press.digit for press in presses if len(press.digit) == 1))]
     lines += _listed("Digit", [_press_text(press, plan, zone) for press in presses])
+    lines += _masking(plan, kept)
     lines += _listed("Hold", list(shapes.holds(plan, zone)))
     lines += _listed("OtherMedia", list(_other_media(plan, zone)))
     lines += _listed("Fork", list(shapes.forks(plan, zone)))
@@ -211,9 +212,20 @@ def _listed(key: str, entries: list[str]) -> Pairs:
 
 
 def _press_text(press: Press, plan: Plan, zone: Zone) -> str:
-    return (
-        f"{press.digit} by {press.party.value} at {zone.iso(press.time)} ({_offset(press.time, plan)}) by {press.means}"
-    )
+    when = f"{zone.iso(press.time)} ({_offset(press.time, plan)})"
+    return f"{press.digit} by {press.party.value} at {when} by {press.means}" + (", masked" if press.masked else "")
+
+
+def _masking(plan: Plan, kept: str) -> Pairs:
+    """How many keys were masked, if they are."""
+    if plan.masked is None:
+        return []
+    counts = plan.masked.counts()
+    text = f"{counts.total()}"
+    text += ": " + ", ".join(f"{count} by {means}" for means, count in counts.items()) if counts else ""
+    gone = plan.masked.dropped
+    where = f", nor in {kept}" if kept else ""
+    return [("DigitsMasked", text + (f"; {gone} packets with tones are not in the WAV{where}" if gone else ""))]
 
 
 def _offset(time: int, plan: Plan) -> str:

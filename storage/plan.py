@@ -25,6 +25,7 @@ from .wav import MAX_RIFF_SIZE
 
 if TYPE_CHECKING:
     from .hearing import Listener
+    from .masking import Masked
 
 LONGEST_S = 48 * 3600
 """No call's sound is longer, in seconds: then the capture's clock was set in the middle of it."""
@@ -40,7 +41,7 @@ class Plan:
     `reference` is the time of sample 0 in ns; `frames` the samples of each channel, `rate` of them a second; `codecs`
     those that have to be decoded; `decoded` tells whether any is heard, which a WAV cannot hold as it crossed the wire.
     `keep`: all packets are to be kept, those of `others` too: media beside sound, packets by sender and kind.
-    `listener` has heard the sound, when it has been written.
+    `listener` has heard the sound, when it has been written; `masked` is what became of keys, if they are masked.
     """
 
     ended: EndedCall
@@ -57,6 +58,7 @@ class Plan:
     decoded: bool = False
     keep: bool = False
     listener: "Listener | None" = None
+    masked: "Masked | None" = None
     others: Counter[tuple[Party, str]] = field(default_factory=Counter)
 
     @property

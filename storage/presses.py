@@ -41,6 +41,8 @@ class Press:
 
 def presses(plan: Plan, payloads: Payloads) -> list[Press]:
     """Return the keys pressed, in order of time. One that came by several means is listed once, with all of them."""
+    if plan.masked is not None:
+        return plan.masked.presses
     found: list[Press] = []
     heard = plan.listener
     for party in Party:
@@ -103,12 +105,14 @@ def _once(first: list[Press], second: list[Press], around: int) -> list[Press]:
         free.remove(number)
         free = [other for other in free if other > number]
         known = first[number]
-        means = f"{known.means} and {press.means}"
-        first[number] = replace(known, means=means, until=max(known.until, press.until))
+        means, digit = f"{known.means} and {press.means}", press.digit if known.digit == HIDDEN else known.digit
+        first[number] = replace(known, digit=digit, means=means, until=max(known.until, press.until))
     return first + rest
 
 
 def _is_one(first: Press, second: Press, around: int) -> bool:
-    if first.digit != second.digit:
+    if HIDDEN in (first.digit, second.digit):
+        around = _AROUND  # nobody can tell whether they are the same
+    elif first.digit != second.digit:
         return False
     return second.time <= first.until + around and first.time <= second.until + around

@@ -19,11 +19,12 @@ from ..sniffer.sources.payloads import Payloads
 from ..sniffer.tracked import Leg
 from . import decode, info
 from .atomic import AtomicBatch, AtomicFiles, make_folder
-from .blanked import blanked
+from .blanked import Patch, blanked
 from .facts import Recorder, codec_text, late_notes, other_notes, pairs, side_notes
 from .hearing import Hearing, listened
 from .kept import pcapng
 from .legs import given_way, other_leg
+from .masking import mask
 from .names import NameFields, Naming, call_seed, recording_id
 from .plan import Plan, is_kept, plan
 from .presses import presses
@@ -144,6 +145,8 @@ class Archive:
         else:
             Unlocker(self.payloads, self.account).unlock(ended)
             planned = plan(ended, self.account, self.payloads.fetch, keep=self.keep)
+            if self.hearing.mask and planned.outcome == "recorded":
+                mask(planned, self.payloads, self._rendered)
         self._waiting.append(planned)
         self._samples += planned.frames * 2
         if planned.outcome != "recorded":
@@ -201,10 +204,8 @@ class Archive:
                 yield planned, None
             elif _is_shared(planned):
                 yield planned, listened(planned, islice(rendered, len(list(pieces(planned)))), self.hearing)
-            elif planned.decoded:
-                yield planned, listened(planned, decode.sound(planned, self.payloads), self.hearing)
             else:
-                yield planned, listened(planned, self._rendered_singly(planned), self.hearing)
+                yield planned, listened(planned, self._rendered(planned), self.hearing)
 
     def _concluded(self, result: Recording, error: OSError | None) -> Recording:
         """Count what became of a call."""
@@ -213,6 +214,9 @@ class Archive:
         if result.outcome in ("recorded", "failed"):
             self.account.calls[result.outcome] += 1
         return result
+
+    def _rendered(self, planned: Plan) -> Iterator[np.ndarray]:
+        return decode.sound(planned, self.payloads) if planned.decoded else self._rendered_singly(planned)
 
     def _rendered_singly(self, planned: Plan) -> Iterator[np.ndarray]:
         for piece in pieces(planned):
@@ -327,10 +331,16 @@ class Archive:
         """Keep a capture file, without the keys in it; of an encrypted call in its place what was decrypted."""
         encrypted = bool(planned.ended.srtp)
         with packets.open("rb") as source:
-            for part in blanked(source, encrypted):
+            for part in blanked(source, encrypted, masked=self.hearing.mask, patches=self._patches(planned, packets)):
                 file.write(part)
         if encrypted:
             self._write_kept(planned, file)
+
+    def _patches(self, planned: Plan, packets: Path) -> list[Patch]:
+        """Return what was masked in the payloads that lie in this capture file."""
+        patches = planned.masked.patches if planned.masked is not None else []
+        places = [(self.payloads.offset(patch.position, packets), patch) for patch in patches]
+        return [(place, patch.head, patch.payload) for place, patch in places if place is not None]
 
     def _about(self, result: Recording) -> Mapping[str, str]:
         """What a WAV says of itself, for whoever finds it without its other files."""

@@ -35,6 +35,12 @@ class Payloads:
         self._files.append(file)
         return (len(self._files) - 1) << FILE_BITS
 
+    def offset(self, position: int, path: Path) -> int | None:
+        """Return where in a file a position lies, None if it is of another one."""
+        number = position >> FILE_BITS
+        file = self._files[number] if number < len(self._files) else None
+        return position & _OFFSET if file is not None and getattr(file, "name", None) == str(path) else None
+
     def spool(self) -> tuple[BinaryIO, int]:
         """Add a nameless file to copy an input to that can be read only once; it is gone when the process is."""
         file = nameless_file(self._scratch)

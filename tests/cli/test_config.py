@@ -26,6 +26,7 @@ OTHER_VALUES: dict[str, object] = {
     "recording.timezone": "Europe/Amsterdam",
     "recording.instance": "tap-1",
     "recording.inband_digits": False,
+    "recording.mask_digits": True,
     "recording.legs": "outer",
     "own.numbers": ("+3120123*", "2???"),
     "own.networks": ("10.0.0.0/8", "2001:db8::/32"),
