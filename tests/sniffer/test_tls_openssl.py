@@ -77,7 +77,7 @@ def server(folder: Path, *more: str, answers: bool = True, conf: str = "") -> It
     """openssl's server, which `answers` each line with the same backwards; and a relay before it. `conf` is what its
     configuration sets.
     """
-    command = ["openssl", "s_server", "-accept", f"{LOOPBACK}:0", "-cert", server_pem(folder), *more]
+    command = ["openssl", "s_server", "-accept", f"{LOOPBACK}:0", "-cert", str(server_pem(folder)), *more]
     command += ["-rev"] if answers else []
     path = folder / "openssl.cnf"
     path.write_text(f"openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\n{conf}\n")
@@ -108,7 +108,7 @@ def server(folder: Path, *more: str, answers: bool = True, conf: str = "") -> It
 
 def client(relay: Relay, log: Path, words: Sequence[bytes], *more: str, answers: bool = True) -> None:
     """openssl's client says these lines one by one; "K" asks for other keys, "R" for another handshake."""
-    command = ["openssl", "s_client", "-connect", f"{LOOPBACK}:{relay.port}", "-keylogfile", log, *more]
+    command = ["openssl", "s_client", "-connect", f"{LOOPBACK}:{relay.port}", "-keylogfile", str(log), *more]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         assert child.stdin
         assert child.stdout

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 from .lab import Lab, address
-from .netns import sh, wait_for
-from .phones import Baresip, entered
+from .netns import entered, sh, wait_for
+from .phones import Baresip
 from .speech import Speech
 
 SOURCE = Path(__file__).with_name("keylog.c")

@@ -56,6 +56,7 @@ class Talk:
     before: Talk | None = None
     tickets: bool = True
     sides: list[ssl.SSLObject] = field(init=False)
+    client: ssl.SSLContext = field(init=False)
     server: ssl.SSLContext = field(init=False)
 
     def __post_init__(self) -> None:
