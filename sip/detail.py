@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-from . import parties, siprec, transfer
+from . import parties, siprec
 from .call import Call, DescribedKey, Endpoint, Fork, Party, State
 from .headers import parse_number, parse_params
+from .link_headers import call_named, links_of
 from .message import Message
 
 Key = TypeVar("Key")
@@ -33,11 +34,11 @@ def new_call(
         invite_to=ends[1],
         asserted=asserted,
         diversion=parties.diversions(message),
-        replaces=transfer.call_named(message.get("replaces")) or None,
+        replaces=call_named(message.get("replaces")) or None,
         early_only="early-only" in parse_params(message.get("replaces")),
-        joins=transfer.call_named(message.get("join")),
+        joins=call_named(message.get("join")),
         referred_by=parties.referred_by(message),
-        links=transfer.links_of(message, link_headers),
+        links=links_of(message, link_headers),
         siprec=siprec.participants(message) if message.method else (),
         session_id=message.get("session-id").partition(";")[0].strip()[:MAX_TEXT],
         last_seen=time,

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from . import siprec, transfer
 from .call import (
     OVER,
-    SECOND,
     TRANSITIONS,
     Answered,
     Call,
@@ -51,6 +50,7 @@ from .detail import (
 from .keys import digit_of
 from .link_headers import LINK_HEADERS
 from .message import Message
+from .patience import BYE_NS, CALLING_NS, FAILURE_NS, GIVE_UP_NS, RETRY_NS, SETUP_NS
 from .sdp import SdpError, SessionDescription, session_description
 from .table import CallTable
 
@@ -75,24 +75,12 @@ __all__ = [
     "Transferred",
 ]
 
-# How long a caller may take to try again: most need milliseconds, a phone that asks its user for the password a minute.
-RETRY_NS = 90 * SECOND
-FAILURE_NS = 5 * SECOND
-BYE_NS = 2 * SECOND
-# A ringing callee repeats its 18x every minute (RFC 3261 section 13.3.1.1) and proxies give up after some three.
-SETUP_NS = 600 * SECOND
-GIVE_UP_NS = (
-    4 * SECOND
-)  # an INVITE is repeated after 0.5, 1.5 and 3.5 s (section 17.1.1.2): a live callee says something
-CALLING_NS = 64 * SECOND  # without any answer a caller gives up after 64 * T1 (section 17.1.1.2); twice that
-
 _CARRIES_MEDIA = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
 _IN_CALL = _CARRIES_MEDIA | {"BYE", "CANCEL", "INFO", "REFER", "NOTIFY"}
 
 
 class Dialogs:
-    """All calls in progress. Times are in ns; a time that goes back is taken as it is. `link_headers` (lower case) name
-    what the legs of a call have in common.
+    """All calls in progress. Times are in ns; a time that goes back is taken as it is. `link_headers`: see there.
 
     `refused_calls` counts calls that did not fit into the table, `sdp_errors` unreadable session descriptions by kind.
     """
@@ -117,8 +105,8 @@ class Dialogs:
             "BYE": self._on_bye,
             "CANCEL": self._on_cancel,
             "INFO": self._on_info,
-            "REFER": self._on_refer,
-            "NOTIFY": self._on_notify,
+            "REFER": transfer.on_refer,
+            "NOTIFY": transfer.on_notify,
         }
 
     @property
@@ -146,7 +134,7 @@ class Dialogs:
         """What a message seen at `time` changes. Calls whose time is over by then are closed first. Raises nothing."""
         events = self.advance(time)
         call, party = self._table.find(message)
-        if self._starts_anew(call, message):
+        if self._table.starts_anew(call, message):
             call = self._table.claim_retry(message, source)
             if call is None:
                 call = self._start(message, time, (source, destination), events)
@@ -194,14 +182,6 @@ class Dialogs:
         return self._enter(call, State.ENDED, time, reason)
 
     # Where calls begin
-
-    def _starts_anew(self, call: Call | None, message: Message) -> bool:
-        """Whether this is a first INVITE, and not the late copy of a finished call's."""
-        if message.method != "INVITE" or message.to.tag:
-            return False
-        if call is not None:
-            return call.state in (State.ENDED, State.CANCELLED) and message.cseq.number > call.memory.invite
-        return not self._table.is_late_invite(message)
 
     def _joins_late(self, message: Message) -> bool:
         """Whether a message of an unknown dialog shows that a call is under way."""
@@ -306,8 +286,7 @@ class Dialogs:
         branch = top_branch(message)
         memory.pending.discard(branch)
         memory.last_failure = f"{message.status} {message.reason[:MAX_TEXT]}".strip()
-        if message.status < 400:
-            transfer.redirected(call, message, time)
+        transfer.redirected(call, message, time)
         if branch != memory.own_branch and memory.pending:
             return []
         retried = message.status in (401, 407) or message.status < 400
@@ -358,18 +337,6 @@ class Dialogs:
         if not digit or call.state in OVER or not first_of(call, message, party):
             return []
         return [Digits(call, time, party, digit)]
-
-    def _on_refer(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
-        asked = transfer.asked_for(message, time, party)
-        if asked is None or call.state in OVER or not first_of(call, message, party):
-            return []
-        if len(call.transfers) < transfer.MAX_TRANSFERS:
-            call.transfers.append(asked)
-        return [Transferred(call, time, asked.target, asked.replaces)]
-
-    def _on_notify(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
-        transfer.progressed(call, message, party)
-        return []
 
     def _on_description(
         self, call: Call, message: Message, time: int, source: Endpoint, party: Party, method: str

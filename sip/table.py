@@ -62,6 +62,14 @@ class CallTable:
             asking = Party.CALLEE if call else Party.CALLER
         return call, asking if message.method else asking.other
 
+    def starts_anew(self, call: Call | None, message: Message) -> bool:
+        """Whether this is a first INVITE, and not the late copy of a finished call's."""
+        if message.method != "INVITE" or message.to.tag:
+            return False
+        if call is not None:
+            return call.state in (State.ENDED, State.CANCELLED) and message.cseq.number > call.memory.invite
+        return not self.is_late_invite(message)
+
     def is_late(self, message: Message) -> bool:
         """Whether the message belongs to a call that was ended or refused; one only given up may go on."""
         tags = message.from_.tag, message.to.tag

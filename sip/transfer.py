@@ -1,25 +1,36 @@
-"""Calls that are sent on: REFER and its NOTIFYs (RFC 3515, 3420, 3891), redirections (RFC 3261 section 8.1.3.4), and
-what tells which call another one belongs to (RFC 3891, 3911, and headers of PBXs). Pure.
-"""
+"""Calls that are sent on: REFER and NOTIFY (RFC 3515, 3420, 3891), redirections (RFC 3261 section 8.1.3.4). Pure."""
 
 import re
-from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 from . import parties
-from .call import Call, Forward, Party, Transfer
+from .call import OVER, Call, Event, Forward, Party, Transfer, Transferred
+from .detail import first_of
 from .headers import Address, decode, parse_address, parse_number
+from .link_headers import call_named
 from .message import Message
 
 MAX_TRANSFERS = 64
 MAX_TARGETS = 8
-MAX_CALL_ID = 256
-MAX_LINKS = 8
-MIN_LINK = 8
-"""Characters that a value must have, at least, to name one call and not, say, a site."""
 CONTENTS = ("message/sipfrag", "message/sip")
 
 _STATUS = re.compile(rb"\s*SIP/2\.0 +([1-6][0-9][0-9])(?: +([^\r\n]*))?", re.IGNORECASE)
+
+
+def on_refer(call: Call, message: Message, time: int, party: Party) -> list[Event]:
+    """A party asks the other to call somebody else."""
+    asked = asked_for(message, time, party)
+    if asked is None or call.state in OVER or not first_of(call, message, party):
+        return []
+    if len(call.transfers) < MAX_TRANSFERS:
+        call.transfers.append(asked)
+    return [Transferred(call, time, asked.target, asked.replaces)]
+
+
+def on_notify(call: Call, message: Message, time: int, party: Party) -> list[Event]:
+    """A party tells, perhaps, how it fares with the call that it was asked for."""
+    progressed(call, message, party)
+    return []
 
 
 def asked_for(message: Message, time: int, party: Party) -> Transfer | None:
@@ -59,26 +70,14 @@ def progressed(call: Call, message: Message, party: Party) -> None:
 
 
 def redirected(call: Call, message: Message, time: int) -> None:
-    """Note whom a 3xx names instead (RFC 3261 section 21.3)."""
+    """Note whom a failure names instead, if it is a 3xx (RFC 3261 section 21.3)."""
+    if message.status >= 400:
+        return
     addresses = [parse_address(value) for value in message.values("contact")[:MAX_TARGETS]]
     targets = tuple(dict.fromkeys(parties.number_of(address) for address in addresses))
     by = call.forwards[-1].targets[0] if call.forwards else call.dialled or call.callee.number
     if any(targets) and len(call.forwards) < MAX_TARGETS and targets not in [one.targets for one in call.forwards]:
         call.forwards.append(Forward(time, message.status, by, tuple(filter(None, targets))))
-
-
-def call_named(value: str) -> str:
-    """The Call-ID in a Replaces or Join value."""
-    return value.partition(";")[0].strip()[:MAX_CALL_ID]
-
-
-def links_of(message: Message, names: Iterable[str]) -> tuple[str, ...]:
-    """What headers of these names (lower case) say that other legs of the call say too; and the ICID of RFC 7315."""
-    found = [message.get(name) for name in names]
-    charging = re.search(r"icid-value\s*=\s*\"?([^\";]+)", message.get("p-charging-vector"))
-    found.append(charging[1] if charging else "")
-    values = (value.strip()[:MAX_CALL_ID] for value in found)
-    return tuple(dict.fromkeys(value for value in values if len(value) >= MIN_LINK))[:MAX_LINKS]
 
 
 def _uri_header(address: Address, name: str) -> str:

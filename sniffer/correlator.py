@@ -8,18 +8,8 @@ again: who owns an endpoint is a question with a time in it.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..sip.dialog import (
-    Call,
-    Closed,
-    Described,
-    Dialogs,
-    Digits,
-    Ended,
-    Event,
-    Party,
-    Started,
-    Transferred,
-)
+from ..sip.call import Call, Closed, Described, Digits, Ended, Event, Party, Started, Transferred
+from ..sip.dialog import Dialogs
 from ..sip.link_headers import LINK_HEADERS
 from ..sip.sdp import Media
 from .addresses import address_key
@@ -269,9 +259,7 @@ class Correlator:
         new = Claim(tracked, stream, match, since)
         claims.append(new)
         tracked.claims.append(new)
-        twin = self._twins.meet(new, self._streams.rows)
-        if twin is not None:
-            same_sound(twin, new)
+        same_sound(self._twins.meet(new, self._streams.rows), new)
 
     def _reach(self, tracked: Tracked, time: int) -> int:
         """How far back a call may claim media, in ns: not before its own start, unless we came in the middle."""

@@ -99,11 +99,13 @@ class Relations:
                     self._index.pop(key, None)
 
 
-def same_sound(one: "Claim", other: "Claim") -> None:
-    """Relate two calls whose streams are the same sound.
+def same_sound(one: "Claim | None", other: "Claim") -> None:
+    """Relate two calls whose streams are the same sound, if there is one such.
 
     They are legs of a PBX if the later one began while the other rang, and the caller of both is the same.
     """
+    if one is None:
+        return
     old, new = sorted((one.tracked, other.tracked), key=lambda tracked: tracked.call.number)
     rang = old.call.answered is None or new.call.started <= old.call.answered
     soon = 0 <= new.call.started - old.call.started <= SETUP

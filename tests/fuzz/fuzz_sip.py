@@ -38,7 +38,8 @@ CALL = [
     b"SIP/2.0 302 Moved\r\nf: <sip:a@x>;tag=a\r\nt: <sip:b@x>;tag=b\r\ni: c\r\nCSeq: 1 INVITE\r\n"
     b"Contact: <sip:d@x>;q=0.5, <tel:+31-20>\r\n\r\n",
     b"INVITE sip:d@x SIP/2.0\r\nf: <sip:a@x>;tag=q\r\nt: <sip:d@x>\r\ni: e\r\nCSeq: 1 INVITE\r\n"
-    b"Replaces: c;early-only\r\nJoin: c\r\nReferred-By: <sip:b@x>\r\nHistory-Info: <sip:b@x?Reason=SIP%3Bcause%3D302>;index=1,"
+    b"Replaces: c;early-only\r\nJoin: c\r\nReferred-By: <sip:b@x>\r\n"
+    b"History-Info: <sip:b@x?Reason=SIP%3Bcause%3D302>;index=1,"
     b'<sip:d@x;cause=302>;index=1.1;mp=1\r\nP-Charging-Vector: icid-value="abcdefgh"\r\nX-Call-ID: cccccccc\r\n'
     b"Require: siprec\r\nc: multipart/mixed;boundary=q\r\n\r\n--q\r\n\r\n<rec:recording xmlns:rec='x'>"
     b"<participant><nameID aor='sip:1@x'><name>A &amp; B</name></nameID></participant></rec:recording>\r\n--q--\r\n",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tapdeck.sip.call import Call, Forward, Party
-from tapdeck.sip.link_headers import LINK_HEADERS
+from tapdeck.sip.link_headers import LINK_HEADERS, MAX_LINKS, links_of
 from tapdeck.sip.siprec import participants
-from tapdeck.sip.transfer import MAX_LINKS, MAX_TARGETS, MAX_TRANSFERS, links_of
+from tapdeck.sip.transfer import MAX_TARGETS, MAX_TRANSFERS
 from tests.sip.test_parties import invite
 from tests.sip.transcript import play
 
