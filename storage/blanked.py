@@ -30,9 +30,7 @@ Patch = tuple[int, int, bytes]
 """Where in the file a payload lies, how many bytes of RTP header before it, and what is to be there."""
 
 
-def blanked(
-    file: BinaryIO, encrypted: bool, *, masked: bool = False, patches: Sequence[Patch] = ()
-) -> Iterator[bytes]:
+def blanked(file: BinaryIO, encrypted: bool, *, masked: bool = False, patches: Sequence[Patch] = ()) -> Iterator[bytes]:
     """Yield the file's bytes. Of an `encrypted` call only what is said is left. A file that breaks off ends early.
 
     `masked`: keys in SIP are hidden; `patches` are payloads that are to be written over.
