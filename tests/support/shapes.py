@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from .ip import Endpoint, Packet
 from .media import MS, talk
+from .recipes import forked
 from .scene import START_NS, Scene, answered_ns, hang_up, in_order, plain_call
 from .signalling import Dialog, Party, Signal, sdp
 
@@ -246,3 +247,32 @@ def recording_session(seed: int) -> Shape:
         b"Content-Type: multipart/mixed;boundary=b1\r\nContent-Length",
     )
     return {"session": replace(scene, signals=(replace(invite, text=text), *scene.signals[1:]))}
+
+
+def joined(seed: int) -> Shape:
+    """Ann and Bob talk; Cid joins them (RFC 3911), after his call was diverted on its way."""
+    ann, bob, cid = people(seed)
+    first = call(f"talk-{seed}@example.invalid", ann, bob, START_NS, seed)
+    headers = (
+        f"Join: {first.call_id};to-tag={bob.tag};from-tag={ann.tag}",
+        f"Diversion: <sip:{bob.number}@example.invalid>;reason=unconditional",
+    )
+    there = replace(ann, media=Endpoint(ann.media.address, ann.media.port + 10), tag=f"joined{seed}")
+    return {
+        "talk": first,
+        "joins": call(f"joins-{seed}@example.invalid", cid, there, START_NS + 300 * MS, seed + 1, headers),
+    }
+
+
+def every_kind() -> list[Shape]:
+    """One of each, all on addresses of their own."""
+    return [
+        blind_transfer(401),
+        attended_transfer(402),
+        forwarded(403, anew=False),
+        picked_up(404),
+        through_pbx(405),
+        recording_session(206),
+        joined(407),
+        {"forked": forked(208)},
+    ]
