@@ -24,6 +24,7 @@ def test_there_are_targets() -> None:
         "spool",
         "srtp",
         "timeline",
+        "tls",
         "websocket",
     }
 
