@@ -17,7 +17,7 @@ from .records import WORDS, Ints, Records, gather
 from .tls.records import HANDSHAKE
 from .tls.secrets import Secrets
 
-MAX_REPORTS = 4096
+MAX_REPORTS = 1024
 """RTCP packets of a block that are looked at; a flood of them is only counted."""
 MIN_HELLO, MAX_HELLOS = 25, 1024
 """Bytes that a DTLS handshake's record has at least; and hellos of a block that are looked at."""

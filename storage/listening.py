@@ -122,25 +122,26 @@ def _lost(plan: Plan, party: Party) -> Iterator[Gap]:
     channel = plan.sides[party].channel
     if len(channel.sample) < 2:
         return
-    place, number = _numbers([track for track in plan.ended.tracks if track.sender is party])
+    place, missing = _missing([track for track in plan.ended.tracks if track.sender is party])
     row = np.maximum(np.searchsorted(place, channel.position, side="right") - 1, 0)
     ends = np.maximum.accumulate(channel.sample + channel.length)
-    wide, missing = channel.sample[1:] - ends[:-1], np.diff(number[row])
-    for index in np.nonzero((wide > 0) & (missing > 1) & (missing < MAX_DROPOUT))[0].tolist():
+    wide, lost = channel.sample[1:] - ends[:-1], np.diff(missing[row])
+    for index in np.nonzero((wide > 0) & (lost > 0) & (lost < MAX_DROPOUT))[0].tolist():
         yield int(ends[index]), int(wide[index])
 
 
-def _numbers(tracks: list[Track]) -> tuple[Ints, Ints]:
-    """Return where all packets lie in the input, in that order, and their numbers; those of different streams, and of a
-    sender that began anew, lie far apart.
+def _missing(tracks: list[Track]) -> tuple[Ints, Ints]:
+    """Return where all packets lie in the input, in that order, and how many were missing up to each; the counts of
+    different streams, and of a sender that began anew, lie far apart.
     """
-    places, numbers, base = [], [], 0
+    places, counts, base = [], [], 0
     for track in tracks:
         packets = sort_packets(track.rows["sequence"], track.rows["stamp"])
-        run = np.searchsorted(packets.runs, np.arange(len(packets.order)), side="right")
+        rank = np.arange(len(packets.order))
+        run = np.searchsorted(packets.runs, rank, side="right")
         places.append(track.rows["position"][packets.order].astype(np.int64))
-        numbers.append(packets.number + (run + base) * _APART)
+        counts.append(packets.number - rank + (run + base) * _APART)
         base += len(packets.runs) + 1
-    place, number = np.concatenate(places), np.concatenate(numbers)
+    place, missing = np.concatenate(places), np.concatenate(counts)
     order = np.argsort(place, kind="stable")
-    return place[order], number[order]
+    return place[order], missing[order]

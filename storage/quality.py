@@ -153,12 +153,12 @@ def _whole(plan: Plan, side: Side, away: dict[Party, Distance]) -> str:
 def _parts(plan: Plan, side: Side, away: dict[Party, Distance]) -> Iterator[str]:
     """Yield the 10 s in which packets were lost, in the order of time: the worst, where there are too many."""
     figures = side.figures
+    first = min(int(track.rows["time"][0]) for one in Party for track in _sound(plan, one))
+    begun = (first - plan.reference) / _SECOND  # sound may begin before the first arrival, if that was a burst
     worst = sorted(figures.missed, key=lambda window: (-figures.missed[window], window))
     for window in sorted(worst[:MAX_PARTS]):
         lost = figures.missed[window]
-        text = (
-            f"{window * WINDOW_NS / _SECOND:+.3f}s lost={lost} loss={100.0 * lost / (lost + figures.came[window]):.2f}%"
-        )
+        text = f"{window * WINDOW_NS / _SECOND + begun:+.3f}s lost={lost} loss={100.0 * lost / (lost + figures.came[window]):.2f}%"
         found = _score(plan, side, away, window)
         yield text + (f" mos={found:.2f}" if found is not None else "")
     if len(worst) > MAX_PARTS:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tapdeck.cli.main import cli
 from tapdeck.rtp.g711 import PCM, Law
 from tests.support import encoded, files
-from tests.support.media import Rtp, lost
+from tests.support.media import Rtp, lost, with_digit
 from tests.support.record import record
 from tests.support.scene import Scene, plain_call
 
@@ -118,6 +118,16 @@ def test_of_a_decoded_call_by_its_kept_packets(tmp_path: Path) -> None:
     assert (found[:, 1] == lossy[:, 1]).all()
     assert wrong(found[:, 0], whole[:, 0]) < wrong(lossy[:, 0], whole[:, 0])
     assert state(wav.parent) == before
+
+
+def test_a_key_is_no_loss(tmp_path: Path) -> None:
+    """While a key is sent, no sound is; nothing is missing."""
+    scene = encoded.call(encoded.g722(1), encoded.g722(2), (2, 2))
+    wav = recording(tmp_path / "keys", replace(scene, left=with_digit(scene.left, 20, "5", packets=4)))
+    assert (wav.with_name(wav.stem + "_info.txt").read_text()).count("Caller-Gap: ") == 1
+    done = redecode(wav, "--conceal", "--out", tmp_path / "copy.wav")
+    assert ": 0 losses concealed" in done.output
+    assert (sound_of(tmp_path / "copy.wav") == sound_of(wav)).all()
 
 
 def test_more_losses_than_the_info_file_lists(tmp_path: Path) -> None:
