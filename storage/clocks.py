@@ -1,14 +1,20 @@
-"""At what rate a stream's time stamps really count: SDP is wrong about that now and then (G722/16000). Pure."""
+"""Where a sender does otherwise than its SDP says, and its packets show it. Pure but for `Fetch`.
 
+At what rate time stamps count (of G722/16000: 8,000 Hz), and which way round the samples of G.726 are packed.
+"""
+
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ..rtp.codecs import Codec, packed_otherwise
+from ..rtp.packing import CHUNK_S, true_packing
 from ..rtp.timeline import Sequence, steps
 from ..sniffer.rows import Rows
-from .kinds import Codecs, Kind
-from .side import Ints, Side
+from .kinds import Codecs, Kind, add
+from .side import Fetch, Ints, Side
 
 KNOWN = (8000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 90_000)
 """Clocks that a sender may have, in Hz."""
@@ -16,6 +22,8 @@ LEAST = 10
 """So many packets that follow each other must tell it."""
 MOST = 0.9
 """And so many of them must agree."""
+CHUNKS = 12
+"""Pieces of sound that are listened to in order to tell how it is packed."""
 
 
 def true_clocks(
@@ -44,7 +52,10 @@ def true_clocks(
             continue
         lies[codec.clock] = clock
         kinds = np.where(kinds == kind, np.uint8(true), kinds)
-        side.clocks.append(f"{codec.name} counts time at {clock} Hz, not at {codec.clock} as its SDP has it")
+        add(
+            side.lies,
+            f"{codec.name} counts time at {clock} Hz, not at {codec.clock} as its SDP has it: it is placed so",
+        )
     return kinds, lies
 
 
@@ -55,3 +66,33 @@ def _shown(step: Ints, size: Ints, told: int) -> int:
     votes = {clock: int(np.count_nonzero(step == size * clock)) for clock in KNOWN}
     best = max(KNOWN, key=lambda clock: votes[clock])
     return best if votes[best] >= MOST * len(step) else told
+
+
+def true_packings(
+    rows: Rows, kinds: npt.NDArray[np.uint8], packets: Sequence, codecs: Codecs, side: Side, fetch: Fetch
+) -> npt.NDArray[np.uint8]:
+    """Return what each packet is, G.726 by the way round in which it sounds."""
+    for kind in np.unique(kinds[kinds >= Kind.CODEC]).tolist() if codecs.known else ():
+        codec = codecs.of(kind)
+        if packed_otherwise(codec) is None:
+            continue
+        order = packets.order[kinds[packets.order] == kind]
+        true = true_packing(codec, _payloads(rows, order, codec, fetch))
+        number = codecs.kind(true)
+        if true == codec or number == Kind.FOREIGN:
+            continue
+        kinds = np.where(kinds == kind, np.uint8(number), kinds)
+        add(side.lies, f"{codec.name} is packed as {true.name} is, and is decoded so")
+    return kinds
+
+
+def _payloads(rows: Rows, order: Ints, codec: Codec, fetch: Fetch) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the payload of some packets after the other, whole samples of each, 10 s at a time, for two minutes."""
+    size = rows["size"][order].astype(np.int64) // codec.unit * codec.unit
+    limit = CHUNK_S * codec.rate * codec.bits // 8
+    part = np.cumsum(size) // limit
+    for number in range(CHUNKS):
+        here = order[part == number]
+        if len(here):
+            payloads = fetch(rows["position"][here].copy(), size[part == number])
+            yield np.frombuffer(b"".join(payloads), dtype=np.uint8)

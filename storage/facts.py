@@ -283,8 +283,8 @@ def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:
             yield f"{party.value}'s packets of T.38 are a fax, not sound: they are kept in {kept}"
             continue
         yield f"Codec {name} not decoded yet: {party.value}'s packets are kept in {kept}"
-    for text in side.clocks:
-        yield f"{party.value}'s {text}: its sound is placed by what it does"
+    for text in side.lies:
+        yield f"{party.value}'s {text}"
     if side.redundant:
         yield f"{side.redundant} packets of {party.value} bear copies of others; those as they were are in {kept}"
     for name, count in side.fec.items():

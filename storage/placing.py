@@ -1,7 +1,6 @@
 """A stream's packets, told apart and each put where its sound belongs, on one party's channel. Pure but for `Fetch`."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,22 +12,14 @@ from ..rtp.timeline import Sequence, place, sort_packets
 from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import Track
-from .clocks import true_clocks
+from .clocks import true_clocks, true_packings
 from .kinds import FATES, STEADY, Codecs, Kind, clock_of, kinds_of
-from .side import RATE, WINDOW_NS, Channel, Ints, Side, lots
+from .side import RATE, WINDOW_NS, Channel, Fetch, Ints, Side, lots
 
 Kinds = npt.NDArray[np.uint8]
 MIRROR_NS = 50_000_000
 """Copies that a mirror makes of a packet lie closer together than this, in ns."""
 _USUAL_MS = 20
-
-
-class Fetch(Protocol):
-    """What gives payloads, as `Payloads.fetch` does."""
-
-    def __call__(self, position: Ints, size: Ints, /) -> list[bytes]:
-        """Return the bytes at these positions."""
-        ...
 
 
 def lay_track(
@@ -53,6 +44,7 @@ def lay_track(
     count = _counts(rows, kinds, codecs, fetch, side)
     if fetch is not None:
         kinds, truth = true_clocks(rows, kinds, packets, count, codecs, side)
+        kinds = true_packings(rows, kinds, packets, codecs, side, fetch)
     clock = codecs.of(int(sent[0])).clock if sent[0] >= Kind.CODEC else clock_of(track)
     _add_figures(track, sent, order, side, truth.get(clock, clock))
     return _placed(rows, kinds, packets, count, side, codecs, reference)

@@ -19,8 +19,8 @@ from ..sip.dialog import Party
 from ..sniffer.account import Account
 from ..sniffer.selection import EndedCall, Track, Use
 from .kinds import FEW, Codecs, Kind
-from .placing import Fetch, frames_of, lay_track, scaled
-from .side import RATE, Channel, Side, joined
+from .placing import frames_of, lay_track, scaled
+from .side import RATE, Channel, Fetch, Side, joined
 from .wav import MAX_RIFF_SIZE
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,14 @@ RATE = 8000
 
 def _none() -> Ints:
     return np.empty(0, dtype=np.int64)
+
+
+class Fetch(Protocol):
+    """What gives payloads, as `Payloads.fetch` does."""
+
+    def __call__(self, position: Ints, size: Ints, /) -> list[bytes]:
+        """Return the bytes at these positions."""
+        ...
 
 
 @dataclass(slots=True)
@@ -107,8 +116,8 @@ class Figures:
 class Side:
     """All about one party's media.
 
-    `redundant`: packets with copies of others (RFC 2198); `fec`: packets of forward error correction; `clocks`: what
-    its time stamps count by where SDP is wrong about that, in words; `undecoded`:
+    `redundant`: packets with copies of others (RFC 2198); `fec`: packets of forward error correction; `lies`:
+    what its sender does otherwise than its SDP says, in words; `undecoded`:
     packets that their decoder could not make sense of, and `mixed` whether two channels became one, both known when the
     sound has been rendered.
     """
@@ -123,6 +132,6 @@ class Side:
     sealed: int = 0
     redundant: int = 0
     fec: Counter[str] = field(default_factory=Counter)
-    clocks: list[str] = field(default_factory=list)
+    lies: list[str] = field(default_factory=list)
     undecoded: int = 0
     mixed: bool = False

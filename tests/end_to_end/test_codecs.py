@@ -675,6 +675,31 @@ def test_a_clock_that_is_not_what_the_description_says(name: str, says: str, clo
     assert again(recording).exit_code == 0
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 5])
+@pytest.mark.parametrize("aal2", [False, True])
+def test_g_726_that_is_packed_the_other_way_round(bits: int, aal2: bool, tmp_path: Path) -> None:
+    """As real phones do it: AAL2's packing under the name of RFC 3551's, or the reverse; the other side keeps to it."""
+    left, right = encoded.g726(bits, 1, aal2=aal2), encoded.g726(bits, 2, aal2=not aal2)
+    told = replace(left, rtpmap=right.rtpmap)
+    scene = encoded.call(told, right)
+    scene = replace(scene, left=lost(scene.left, {30}))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene)))
+    assert_heard(channels(recording)[1], encoded.heard(right, scene.right, zero(scene)))
+    name, other = right.rtpmap.partition("/")[0], left.rtpmap.partition("/")[0]
+    assert notes(recording).startswith(f"Note: caller's {name} is packed as {other} is, and is decoded so")
+    assert again(recording).exit_code == 0
+
+
+def test_noise_in_g_726_is_decoded_as_it_was_told(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    left = replace(encoded.g726(4, 1), frames=tuple(draw.randbytes(40) for _ in range(300)))
+    scene = encoded.call(left, encoded.gsm(2))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene)))
+    assert "packed" not in notes(recording)
+
+
 def test_a_description_of_another_codec_is_no_crash(tmp_path: Path) -> None:
     """G.722 that is called Opus, GSM that is called AMR: nonsense, of the same length or silent, and counted."""
     left, right = encoded.g722(1), replace(encoded.gsm(2), pt=96)
