@@ -158,7 +158,8 @@ def _parts(plan: Plan, side: Side, away: dict[Party, Distance]) -> Iterator[str]
     worst = sorted(figures.missed, key=lambda window: (-figures.missed[window], window))
     for window in sorted(worst[:MAX_PARTS]):
         lost = figures.missed[window]
-        text = f"{window * WINDOW_NS / _SECOND + begun:+.3f}s lost={lost} loss={100.0 * lost / (lost + figures.came[window]):.2f}%"
+        start, loss = window * WINDOW_NS / _SECOND + begun, 100.0 * lost / (lost + figures.came[window])
+        text = f"{start:+.3f}s lost={lost} loss={loss:.2f}%"
         found = _score(plan, side, away, window)
         yield text + (f" mos={found:.2f}" if found is not None else "")
     if len(worst) > MAX_PARTS:
