@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from tapdeck.cli.main import cli
 from tests.support import files, live, recipes, shapes, shark, tcp, websocket
 from tests.support.ip import Endpoint
-from tests.support.record import Recording, Result, assert_sound, record, unbalanced
+from tests.support.record import REPOSITORY, Recording, Result, assert_sound, record, unbalanced
 from tests.support.scene import START_NS, Scene, in_order, plain_call
 from tests.support.shapes import Shape
 
@@ -301,3 +305,52 @@ def test_two_connections_at_once_are_kept_apart(tmp_path: Path) -> None:
     found = record(tmp_path / "out", files.write(tmp_path, files.pcap(packets))).by_call_id()
     for scene in (one, two):
         assert_sound(found[scene.call_id], *scene.channels())
+
+
+# -- real calls of others ----------------------------------------------------------------------------------------------
+
+PUBLIC = Path(os.environ.get("TAPDECK_CAPTURES", REPOSITORY.parent / "shared" / "captures"))
+TRANSFERRED = (
+    "magum_call_transfer.pcapng",
+    "misosviso_reroute_call_refer.pcapng",
+    "plugin23_presmerovanie_refer_frag.pcap",
+)
+
+
+@shark.needs_wireshark
+@pytest.mark.parametrize("name", TRANSFERRED)
+def test_transfers_of_others_are_told_as_wireshark_reads_them(name: str, tmp_path: Path) -> None:
+    capture = PUBLIC / name
+    if not capture.is_file():
+        pytest.skip("no public captures: set TAPDECK_CAPTURES to their folder")
+    first_id, refer_to, by = read(capture, "sip.Method == REFER", "sip.Call-ID", "sip.Refer-To", "sip.from.user")[0]
+    frags = [line.split()[1] for (line,) in read(capture, f'sipfrag and sip.Call-ID == "{first_id}"', "sipfrag.line")]
+    ((second_id,),) = set(read(capture, "sip.Method == INVITE and sip.Referred-by", "sip.Call-ID"))
+    to = refer_to.partition("sip:")[2].partition("@")[0]
+    done = CliRunner().invoke(cli, ["story", first_id, "--capture", str(capture), "--json"])
+    assert done.exit_code == 0
+    first, second = json.loads(done.stdout)["calls"]
+    assert (first["call_id"], second["call_id"], second["callee"]) == (first_id, second_id, to)
+    (transfer,) = first["transfers"]
+    assert transfer.startswith(f"blind by callee to {to} at ")
+    assert transfer.endswith(f"outcome={max(frags, default='none')}")
+    assert first["related"] == [{"call": 2, "is": "transferred to", "by": by}]
+    assert second["related"] == [{"call": 1, "is": "transferred from", "by": by}]
+
+
+@shark.needs_wireshark
+@pytest.mark.parametrize("skip", [0, 7], ids=["whole", "from its middle"])
+def test_a_browser_s_call_over_websocket(skip: int, tmp_path: Path) -> None:
+    capture = PUBLIC / "websocket-sip.pcapng"
+    if not capture.is_file():
+        pytest.skip("no public captures: set TAPDECK_CAPTURES to their folder")
+    whole = read(capture, "sip", "sip.Method", "sip.Status-Code", "sip.Call-ID")
+    cut = tmp_path / "cut.pcapng"
+    shark.run("editcap", capture, cut, *([f"1-{skip}"] if skip else []))
+    done = CliRunner().invoke(cli, ["inspect", str(cut), "--json"])
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    (call,) = found["calls"]
+    assert {arrow["transport"] for arrow in call["messages"]} == {"WS"}
+    expected = [(method, status) for method, status, call_id in whole if call_id == call["call_id"]]
+    assert len(call["messages"]) == len(expected)
