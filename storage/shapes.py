@@ -56,7 +56,9 @@ def forks(plan: Plan, zone: Zone) -> Iterator[str]:
     for fork in call.forks.values():
         address, port = fork.source
         came = f"status={fork.status} from {address}:{port} at {zone.iso(fork.first_seen)}"
-        answered = "answered" if fork.tag == call.answered_tag else "did not answer"
+        answered = "answered too late" if 200 <= fork.status < 300 else "did not answer"
+        if fork.tag == call.answered_tag:
+            answered = "answered"
         tracks = [track for track in plan.ended.tracks if fork.tag in track.forks]
         yield f"{answered} {came} ({offset(fork.first_seen, plan)}) {_media(tracks)} tag={fork.tag}"
 

@@ -155,9 +155,53 @@ def test_phones_that_rang_are_told_apart(tmp_path: Path) -> None:
     assert early.startswith("did not answer status=183 from ")
     assert early.endswith("packets=28 in the WAV tag=fork1")
     assert late.startswith("answered status=200 from ")
-    assert late.endswith("packets=25 not in the WAV, 25 in the WAV tag=fork2")
+    assert late.endswith("packets=25 in the WAV, 25 not in the WAV tag=fork2")
     assert_sound(found, *scene.channels())
     assert found.path.with_suffix(".pcapng").is_file()
+
+
+def test_phones_that_ring_one_after_the_other_are_all_heard(tmp_path: Path) -> None:
+    scene = shapes.rung_in_turn(8)
+    found = recorded(tmp_path, {"forked": scene}).only()
+    assert [line.rpartition(" packets=")[2] for line in repeated(found, "Fork")] == [
+        "20 in the WAV tag=turn1",
+        "40 in the WAV tag=turn2",
+    ]
+    assert_sound(found, *scene.channels())
+
+
+def test_a_phone_that_answers_too_late_is_not_heard(tmp_path: Path) -> None:
+    scene = shapes.answered_twice(9)
+    found = recorded(tmp_path, {"forked": scene}).only()
+    assert_sound(found, *scene.channels())
+    assert [line.partition(" status=")[0] for line in repeated(found, "Fork")] == ["answered", "answered too late"]
+    assert repeated(found, "Fork")[1].endswith("packets=10 not in the WAV tag=late")
+
+
+@pytest.mark.parametrize("over_web", [False, True], ids=["on another port", "over WebSocket"])
+def test_what_is_found_by_content_is_sealed_from_its_own_file_too(over_web: bool, tmp_path: Path) -> None:
+    scene = on_ports(plain_call(1), 40123, 17070)
+    with live.Capture(tmp_path) as capture:
+        capture.hear(websocket.packets(plain_call(1), seed=3) if over_web else scene.packets(), size=7)
+    live.seal(tmp_path)
+    (found,) = live.recordings(tmp_path)
+    assert_sound(found, *scene.channels())
+
+
+@pytest.mark.parametrize("legs", ["both", "outer", "inner"])
+def test_a_leg_gives_way_where_each_is_sealed_by_itself(legs: str, tmp_path: Path) -> None:
+    shape = shapes.through_pbx(6)
+    with live.Capture(tmp_path) as capture:
+        capture.hear(shapes.packets(shape), size=7)
+    maker = replace(live.sealer(tmp_path), legs=legs)
+    outcomes = {}
+    for path in sorted((tmp_path / "spool" / "done").iterdir()):
+        (recording,) = maker.seal(path)
+        outcomes[recording.call.call_id] = recording.outcome
+    kept = {"both": ["outer", "inner"]}.get(legs, [legs])
+    assert outcomes == {scene.call_id: "recorded" if name in kept else "refused" for name, scene in shape.items()}
+    assert maker.account.calls["seen"] == 2
+    assert maker.account.calls["refused"] == 2 - len(kept)
 
 
 def test_a_phone_that_holds_one_call_and_begins_another(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from .ip import Endpoint, Packet
-from .media import MS, talk
+from .media import MS, follow, talk
 from .recipes import forked
-from .scene import START_NS, Scene, answered_ns, hang_up, in_order, plain_call
+from .scene import START_NS, Scene, answered_ns, dialog, hang_up, in_order, plain_call
 from .signalling import Dialog, Party, Signal, sdp
 
 Shape = Mapping[str, Scene]
@@ -276,3 +276,42 @@ def every_kind() -> list[Shape]:
         joined(407),
         {"forked": forked(208)},
     ]
+
+
+def rung_in_turn(seed: int) -> Scene:
+    """A proxy rings one phone, then another, each with a tone of its own; the second one answers. All is heard."""
+    shape = dialog(seed)
+    caller, net = shape.caller.media, shape.callee.sip.address.rpartition(".")[0]
+    one = shape.branch_of("turn1", media=Endpoint(f"{net}.31", 21000))
+    two = shape.branch_of("turn2", media=Endpoint(f"{net}.32", 22000))
+    tone1 = talk(one.callee.media, caller, START_NS + 40 * MS, 400, seed=seed, ssrc=1)
+    tone2 = talk(two.callee.media, caller, START_NS + 540 * MS, 300, seed=seed + 1, ssrc=2)
+    answer = START_NS + 850 * MS
+    right = follow(tone2, START_NS + 860 * MS, 500, seed=seed + 2)
+    left = talk(caller, two.callee.media, START_NS + 880 * MS, 480, seed=seed + 3)
+    signals = (
+        shape.invite(START_NS, sdp(caller)),
+        one.reply(START_NS + 10 * MS, "183 Session Progress", sdp(one.callee.media)),
+        two.reply(START_NS + 500 * MS, "183 Session Progress", sdp(two.callee.media)),
+        two.reply(answer, "200 OK", sdp(two.callee.media)),
+        two.request(answer + 5 * MS, "ACK"),
+        *hang_up(two, right[-1].time_ns + 200 * MS),
+    )
+    return Scene(shape, signals, left, tone1 + tone2 + right)
+
+
+def answered_twice(seed: int) -> Scene:
+    """Two phones answer at once: the caller keeps the first one, and hangs up on the second (RFC 3261, 13.2.2.4)."""
+    scene = plain_call(seed)
+    shape = scene.dialog
+    net = shape.callee.sip.address.rpartition(".")[0]
+    two = shape.branch_of("late", media=Endpoint(f"{net}.32", 22000))
+    came = answered_ns() + 30 * MS
+    other = talk(two.callee.media, shape.caller.media, came + 10 * MS, 200, seed=seed + 9, ssrc=9)
+    more = (
+        two.reply(came, "200 OK", sdp(two.callee.media)),
+        two.request(came + 5 * MS, "ACK"),
+        *hang_up(two, came + 60 * MS, cseq=3),
+    )
+    signals = tuple(sorted((*scene.signals, *more), key=lambda one: one.time_ns))
+    return replace(scene, signals=signals, unheard=tuple(packet.packet() for packet in other))
