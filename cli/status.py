@@ -89,7 +89,16 @@ def _capture(summary: dict[str, Any]) -> list[Row]:
             Health.AMBER if lost else Health.GREEN,
         ),
         ("calls", f"{_count(calls.get('running'))} running, {_count(calls.get('seen'))} over", Health.GREEN),
+        *_tls(summary["tls"]),
     ]
+
+
+def _tls(tls: dict[str, Any]) -> list[Row]:
+    """How SIP over TLS is read, where there is something to say."""
+    if not tls["secrets"] and not tls["not_read"]:
+        return []
+    lost = ", ".join(f"{kind} {_count(count)}" for kind, count in tls["not_read"].items())
+    return [("SIP over TLS", f"{_count(tls['secrets'])} secrets known; not read: {lost or 'nothing'}", Health.GREEN)]
 
 
 def _interface(one: dict[str, Any]) -> Row:

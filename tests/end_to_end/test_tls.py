@@ -311,12 +311,12 @@ def test_dtls_without_its_keys_is_listed_and_not_recorded(tmp_path: Path) -> Non
 def test_wireshark_reads_the_same_messages(name: str, tmp_path: Path) -> None:
     capture, log = FIXTURES / f"{name}.pcap", FIXTURES / f"{name}.keys"
     fields = ("frame.time_epoch", "sip.Method", "sip.Status-Code", "sip.Call-ID")
-    command = ["tshark", "-r", capture, "-o", f"tls.keylog_file:{log}", "-Y", "sip", "-T", "fields"]
+    command = ["tshark", "-r", str(capture), "-o", f"tls.keylog_file:{log}", "-Y", "sip", "-T", "fields"]
     for field in fields:
         command += ["-e", field]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     theirs = [(float(time), method or status, call_id) for time, method, status, call_id in map(_cells, lines)]
-    inspect = [sys.executable, "-m", "tapdeck.cli", "inspect", capture, "--key-log", log, "--json"]
+    inspect = [sys.executable, "-m", "tapdeck.cli", "inspect", str(capture), "--key-log", str(log), "--json"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
     said = subprocess.run(inspect, capture_output=True, text=True, check=True, env=environment).stdout
     call = json.loads(said)["calls"][0]

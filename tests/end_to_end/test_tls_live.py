@@ -1,0 +1,88 @@
+"""A running box on the mirror port, real phones that speak TLS, and their key log as it grows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import hearing
+from tests.support.box import Box
+from tests.support.lab import TAP_INTERFACE, Lab
+from tests.support.netns import wait_for
+from tests.support.phones import needs_phones
+from tests.support.record import REPOSITORY
+from tests.support.secure_phones import SecurePhone
+from tests.support.speech import speech
+
+RING = ("--ring-mb", "16", "--bye-linger-s", "1")
+
+
+@needs_phones
+@pytest.mark.parametrize(("transport", "media"), [("tls", "dtls_srtp"), ("tls", "srtp-mand"), ("udp", "dtls_srtp")])
+def test_a_box_with_a_key_log_that_grows(transport: str, media: str, tmp_path: Path) -> None:
+    log = tmp_path / "sslkeys.log"
+    more = (*RING, "--key-log", str(log))
+    spoken = {host: speech(tmp_path, host) for host in ("a", "b")}
+    with Lab() as lab, Box(lab.tap, [TAP_INTERFACE], tmp_path, more=more) as box:
+        wait_for("an alarm", lambda: "KEY_LOG" in alarms(box))
+        ends = [
+            SecurePhone(lab, host, spoken[host], tmp_path, transport=transport, media=media, log=log)
+            for host in ("a", "b")
+        ]
+        with ends[0] as caller, ends[1] as callee:
+            caller.dial(callee)
+            callee.answer()
+            time.sleep(4)
+            caller.hang_up()
+            time.sleep(0.5)
+        wait_for("no alarm", lambda: "KEY_LOG" not in alarms(box))
+        box.wait_until_recorded(1)
+        box.wait_until_sealed()
+        assert box.report("capture")["tls"]["not_read"] == {}
+        said = box.said()
+    recording = box.recordings()[0]
+    how = "SDES" if media == "srtp-mand" else "DTLS"
+    assert recording.info["Encrypted"] == f"SRTP AES_CM_128_HMAC_SHA1_80 ({how})"
+    for channel, host in zip(hearing.sound(recording.path), ("a", "b"), strict=True):
+        assert hearing.match(channel, spoken[host].samples).likeness > 0.98
+    secrets = [line.split()[2] for line in log.read_text().splitlines()]
+    kept = [path for folder in (box.out, box.spool, box.state) for path in folder.rglob("*") if path.is_file()]
+    for word in secrets:
+        assert word not in said
+        assert not [
+            path for path in kept if word.encode() in path.read_bytes() or bytes.fromhex(word) in path.read_bytes()
+        ]
+
+
+def alarms(box: Box) -> list[str]:
+    return [alarm["code"] for alarm in box.report("capture").get("alarms", ())]
+
+
+@needs_phones
+def test_status_says_what_could_not_be_read(tmp_path: Path) -> None:
+    log = tmp_path / "empty.log"
+    log.touch(0o600)
+    with Lab() as lab, Box(lab.tap, [TAP_INTERFACE], tmp_path, more=(*RING, "--key-log", str(log))) as box:
+        ends = [SecurePhone(lab, host, speech(tmp_path, host), tmp_path) for host in ("a", "b")]
+        with ends[0] as caller, ends[1] as callee:
+            caller.dial(callee)
+            callee.answer()
+            caller.hang_up()
+        time.sleep(1)
+        box.stop()
+        command = [sys.executable, "-m", "tapdeck.cli", "status", "--state", str(box.state)]
+        environment = {"PYTHONPATH": str(REPOSITORY / "src"), "PATH": "/usr/bin:/bin"}
+        told, shown = (
+            subprocess.run(
+                [*command, *more], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
+            )
+            for more in (["--json"], [])
+        )
+    assert not box.recordings()
+    assert json.loads(told.stdout)["tls"]["not_read"]["records without a key"] >= 4
+    assert "records without a key" in shown.stdout
