@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tapdeck.cli.main import cli
 from tapdeck.rtp.g711 import PCM, Law
 from tests.support import encoded, files
-from tests.support.media import Rtp, lost, with_digit
+from tests.support.media import PCMA, PCMU, Rtp, lost, with_digit
 from tests.support.record import record
 from tests.support.scene import Scene, plain_call
 
@@ -25,7 +25,7 @@ _CODES = np.array([int(np.abs(PCM[Law.A].astype(int) - value).argmin()) for valu
 
 
 def a_law(sound: Samples) -> bytes:
-    return _CODES[(sound.astype(int) + 32768) >> 3].astype(np.uint8).tobytes()
+    return bytes(_CODES[(sound.astype(int) + 32768) >> 3].astype(np.uint8))
 
 
 def speaking(stream: tuple[Rtp, ...], seed: int) -> tuple[Rtp, ...]:
@@ -118,6 +118,18 @@ def test_of_a_decoded_call_by_its_kept_packets(tmp_path: Path) -> None:
     assert (found[:, 1] == lossy[:, 1]).all()
     assert wrong(found[:, 0], whole[:, 0]) < wrong(lossy[:, 0], whole[:, 0])
     assert state(wav.parent) == before
+
+
+def test_of_a_call_in_both_laws(tmp_path: Path) -> None:
+    scene = plain_call(duration_ms=2000, pts=(PCMA, PCMU))
+    scene = replace(scene, left=speaking(scene.left, 1))
+    wav = recording(tmp_path / "laws", replace(scene, left=lost(scene.left, {40, 60, 61})))
+    done = redecode(wav, "--conceal", "--out", tmp_path / "copy.wav")
+    assert ": 2 losses concealed" in done.output
+    found, lossy = sound_of(tmp_path / "copy.wav"), sound_of(wav)
+    assert (found[:, 1] == lossy[:, 1]).all()
+    assert not lossy[40 * 160 : 41 * 160, 0].any()
+    assert found[40 * 160 : 41 * 160, 0].any()
 
 
 def test_a_key_is_no_loss(tmp_path: Path) -> None:
