@@ -101,7 +101,9 @@ class Block(Layers):
         text = long & (self.looks_like_text(part.at + header) | begins_frame(self.data, part.at + header))
         if self.tls_ports is not None:
             sip |= np.isin(source, self.tls_ports) | np.isin(destination, self.tls_ports)
-            sip |= (part.end - part.at - header >= 6) & self.begins_tls(part.at + header)
+            begins = ~sip & (part.end - part.at - header >= 6) & self.begins_tls(part.at + header)
+            begins[np.nonzero(begins)[0][MAX_HELLOS:]] = False
+            sip |= begins
         for index in np.nonzero(text)[0].tolist():
             start = int(part.at[index] + header[index])
             sip[index] |= may_begin(self.data[start : min(start + 1500, int(part.end[index]))].tobytes())

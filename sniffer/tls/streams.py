@@ -21,6 +21,9 @@ PATIENCE, SHORT_PATIENCE = 30 * SECOND, 10 * SECOND
 MAX_WAITING, MAX_SHORT_WAITING = 1 << 18, 1 << 15
 """Bytes of a connection that wait, likewise."""
 MAX_TOTAL = 1 << 25
+MAX_BEGUN = 1000
+"""Connections that may begin within a second; beyond it they are left alone: a flood of them must not cost without end.
+"""
 MAX_UNSURE = 1 << 14
 """Bytes that are read before a connection must have shown that it is one of SIP."""
 
@@ -73,6 +76,8 @@ class TlsStreams:
     _earlier: Earlier = field(default_factory=Earlier)
     _revision: int = -1
     _next_look: int = 0
+    _second: int = 0
+    _begun: int = 0
 
     def flows(self) -> Iterator[Connection]:
         """Yield the connections that are followed."""
@@ -96,7 +101,7 @@ class TlsStreams:
         """Take what comes next of a direction; yield what could be read by it."""
         kept = self._find(connection)
         if begins_session(stretch.data) and (kept is None or kept.session.established):
-            kept = self._begin(connection)
+            kept = self._begin(connection, time)
         if kept is None:
             return
         self._touch(kept)
@@ -133,7 +138,13 @@ class TlsStreams:
                 return kept
         return None
 
-    def _begin(self, connection: Connection) -> _Kept:
+    def _begin(self, connection: Connection, time: int) -> _Kept | None:
+        if not 0 <= time - self._second < SECOND:
+            self._second, self._begun = time, 0
+        self._begun += 1
+        if self._begun > MAX_BEGUN:
+            self.counts["connections that are too many at once"] += 1
+            return None
         before = self._find(connection)
         if before is not None:
             self._drop(before)

@@ -21,7 +21,7 @@ from tapdeck.sniffer.sources.payloads import RowParking
 from tapdeck.sniffer.tls.secrets import Secrets
 from tapdeck.storage.sealing import Sealer
 from tapdeck.storage.spool import DONE
-from tests.support import files, hearing, shark
+from tests.support import files, hearing, shark, websocket
 from tests.support.ip import Packet
 from tests.support.live import SECOND, Capture, sealer, without
 from tests.support.media import MS
@@ -101,6 +101,15 @@ def test_on_other_ports_it_is_found_by_what_it_is(tmp_path: Path) -> None:
         capture = write(tmp_path, over_tls(scene, talk, port=port, cuts=4), f"{port}.pcap")
         result = run(tmp_path, capture, "--key-log", str(talk.log), out=str(port))
         assert result.only().wav.channels() == scene.channels()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_websockets_in_tls(compressed: bool, tmp_path: Path) -> None:
+    scene, talk = plain_call(2), Talk(tmp_path)
+    wrapped = replace(scene, signals=tuple(websocket.framed(scene.signals, seed=2, pieces=2, compressed=compressed)))
+    capture = write(tmp_path, over_tls(wrapped, talk, port=443, cuts=2))
+    result = run(tmp_path, capture, "--key-log", str(talk.log))
+    assert result.only().wav.channels() == scene.channels()
 
 
 def test_by_the_servers_key(tmp_path: Path) -> None:

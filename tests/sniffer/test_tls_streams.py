@@ -11,7 +11,7 @@ from tapdeck.sip.message import may_begin_sip
 from tapdeck.sniffer.reassembly import Connection, Stretch
 from tapdeck.sniffer.tls import streams
 from tapdeck.sniffer.tls.secrets import Secrets
-from tapdeck.sniffer.tls.streams import MAX_STRANGERS, SECOND, Said, TlsStreams
+from tapdeck.sniffer.tls.streams import MAX_BEGUN, MAX_STRANGERS, SECOND, Said, TlsStreams
 from tests.support.tls import CLIENT, SERVER, Flight, Talk
 
 ON_PORT: Connection = ("192.0.2.1", 40_000, "192.0.2.2", 5061)
@@ -137,6 +137,15 @@ def test_tables_and_memory_are_bounded(folder: Path, monkeypatch: pytest.MonkeyP
     assert waiting <= 1 << 16
     assert tls.counts["records without a key"] > 30
     for number in range(MAX_STRANGERS + 100):
-        hear(tls, ("192.0.2.1", 1000 + number, "192.0.2.9", 443), flights[:1])
+        hear(tls, ("192.0.2.1", 1000 + number, "192.0.2.9", 443), flights[:1], number * SECOND // 900)
     assert sum(connection[3] == 443 for connection in tls.flows()) == MAX_STRANGERS
     assert sum(connection[3] == 5061 for connection in tls.flows()) == 30
+
+
+def test_a_flood_of_beginnings_is_left_alone_and_counted(folder: Path) -> None:
+    hello = Talk(folder).shake_hands()[:1]
+    tls = tls_of(Secrets(wanted=True))
+    for number in range(3 * MAX_BEGUN):
+        hear(tls, ("192.0.2.1", number, "192.0.2.2", 5061), hello, SECOND)
+    assert sum(1 for _ in tls.flows()) == MAX_BEGUN
+    assert tls.counts["connections that are too many at once"] == 2 * MAX_BEGUN
