@@ -11,6 +11,7 @@ from typing import Any
 
 from ..sip.dialog import Party
 from ..storage import handover, state
+from ..storage.hearing import faults
 from ..storage.keys import KeyLocked
 from ..storage.ledger import NAME
 from ..storage.parcel import parcel
@@ -27,6 +28,7 @@ from .logs import log
 from .parts import sealer
 from .settings import ConfigError, Settings
 from .signing import Desk
+from .sound_alarms import SoundAlarms
 from .tls_keys import TlsKeys
 
 FAILED = "failed"
@@ -50,6 +52,7 @@ class SealStage:
     _sealer: Sealer = field(init=False)
     _alarms: state.Alarms = field(init=False)
     _encrypted: EncryptedPeers = field(init=False)
+    _sound: SoundAlarms = field(init=False)
     _poor: int = field(init=False)
     _again: dict[str, tuple[float, int]] = field(init=False, default_factory=dict)
     _errors: dict[str, str] = field(init=False, default_factory=dict)
@@ -61,6 +64,7 @@ class SealStage:
     def __post_init__(self) -> None:
         self._alarms = state.Alarms(self.folder, "seal")
         self._encrypted = EncryptedPeers(self._alarms)
+        self._sound = SoundAlarms(self._alarms)
         self._poor = 0
         self._desk = Desk(self.settings, self._alarms, self.at) if self.settings.signing.enabled else None
         self._sealer = self._make_sealer()
@@ -215,6 +219,7 @@ class SealStage:
         state.append(self.folder, "call", **facts)
         self._judge(recording)
         self._encrypted.met(recording, self._now())
+        self._sound.met(recording)
         self._last = facts
         recorded = recording.outcome == "recorded"
         detail = _quality(recording) if recorded else recording.outcome.replace("_", " ")
@@ -258,6 +263,7 @@ class SealStage:
             "call_id": call.call_id,
             "files": [str(file) for file in recording.files],
             "quality": figures_of(recording.plan),
+            "faults": [code for code, _ in faults(recording.plan)],
         }
 
     # -- what goes wrong -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from .tones import FLOOR_DBM0, LOOK, PERIOD, RATE, TAIL, Codes, Tone, ToneFinder
 
 LOT = 2048
 """Blocks that are looked at together: their samples fit into a processor's cache."""
+_SPARSE = 4
 _FULL_PCM = 32_760.0
 _TABLES = {law: table.astype(np.float32) for law, table in PCM.items()}
 Ints = npt.NDArray[np.int64]
@@ -17,8 +18,8 @@ Ints = npt.NDArray[np.int64]
 class Ear:
     """Listens to one channel: codes of a `law`, or samples of 16 bits at `rate` Hz if that is `Law.NONE`.
 
-    Of each 26 ms, 13 are looked at. Keys are found if `keys` says so and the rate is a multiple of 8,000; those fainter
-    than `floor` (dBm0) are passed over.
+    Of each 26 ms, 13 are looked at; of each 104 ms, where no keys are wanted. Keys are found if `keys` says so and the
+    rate is a multiple of 8,000; those fainter than `floor` (dBm0) are passed over.
     """
 
     def __init__(self, law: Law, rate: int, *, keys: bool = True, floor: float = FLOOR_DBM0) -> None:
@@ -27,7 +28,8 @@ class Ear:
         self._keys = keys and rate % RATE == 0
         self._finder = ToneFinder(table, self._over, floor)
         full = float(table.max()) if table is not None else _FULL_PCM * (1.0 if self._over == 1 else 0.98)
-        self._levels = Levels(full, PERIOD * self._over / rate)
+        self._step = PERIOD if self._keys else _SPARSE * PERIOD
+        self._levels = Levels(full, self._step * self._over / rate)
         self._before: Codes = np.empty(0, dtype=np.uint8 if table is not None else np.int16)
         self._heard = 0  # samples of 8,000 a second, before the piece that comes
         self._looked = 0  # blocks
@@ -49,9 +51,10 @@ class Ear:
         base = self._heard - held
         end = base + len(codes) // self._over
         found = [self._recent]
-        while self._looked < end // PERIOD:
-            count = min(LOT, end // PERIOD - self._looked)
-            found.append(self._look(codes, self._looked * PERIOD - base, count) + self._looked)
+        step = self._step
+        while self._looked < end // step:
+            count = min(LOT, end // step - self._looked)
+            found.append(self._look(codes, self._looked * step - base, count) + self._looked)
             self._looked += count
         if self._keys:
             at = np.concatenate(found)
@@ -59,15 +62,15 @@ class Ear:
             keep = max(self._looked * PERIOD - TAIL, base)
             self._recent = at[at * PERIOD >= keep]
         else:
-            keep = self._looked * PERIOD
+            keep = self._looked * step
         self._before = codes[(keep - base) * self._over :].copy() if not last else self._before[:0]
         self._heard = end
 
     def _look(self, codes: Codes, start: int, count: int) -> Ints:
         """Look at blocks of a piece from sample `start` on; return which of them may hold a key."""
-        over = self._over
-        part = codes[start * over : (start + count * PERIOD) * over]
-        blocks = self._finder.samples(part.reshape(count, PERIOD * over)[:, : LOOK * over])
+        over, step = self._over, self._step
+        part = codes[start * over : (start + count * step) * over]
+        blocks = self._finder.samples(part.reshape(count, step * over)[:, : LOOK * over])
         power = np.einsum("ij,ij->i", blocks, blocks)
         self._levels.hear(blocks, power)
         return self._finder.coarse(blocks, power) if self._keys else np.empty(0, dtype=np.int64)

@@ -38,6 +38,8 @@ TAIL = LOOK + 2 * _AROUND + 2 * WINDOW
 _EDGE_SHARE, _SHARE = 0.42, 0.8
 """How much of a window's power the two tones make: at the edges of a key, and on average of its inner windows, where
 what the window takes from a tone off its frequency is made good. With noise 10 dB below it is 0.91."""
+_LIKELY = 0.55
+"""What is less on average of all its windows is not looked at any further: that is most of what voices give."""
 _SHORTEST = 7
 """Windows of the shortest key: one of 40 ms has these at least, one of 24 ms has fewer (Q.24)."""
 _APART = 5
@@ -73,7 +75,7 @@ def _waves(size: int, frequencies: tuple[float, ...], window: npt.NDArray[np.flo
 
 
 _FLAT = np.ones(LOOK)
-_COARSE = np.concatenate((_waves(LOOK, LOW + HIGH, _FLAT), np.full((LOOK, 1), 1 / LOOK, dtype=np.float32)), axis=1)
+_COARSE = np.vstack((_waves(LOOK, LOW + HIGH, _FLAT).T, np.full((1, LOOK), 1 / LOOK, dtype=np.float32)))
 _HANN = np.hanning(WINDOW + 2)[1:-1]
 _TWICE = tuple(2 * one for one in LOW + HIGH)
 _FINE = np.concatenate((_waves(WINDOW, LOW + HIGH, _HANN), _waves(WINDOW, _TWICE, _HANN)), axis=1)
@@ -115,11 +117,11 @@ def coarse(blocks: Floats, power: Floats, floor: float) -> Bools:
     rows = np.nonzero(found)[0]
     if len(rows) == 0:
         return found
-    sums = (blocks if len(rows) == len(blocks) else blocks[rows]) @ _COARSE
+    sums = _COARSE @ (blocks if len(rows) == len(blocks) else blocks[rows]).T
     sums *= sums
-    tones = sums[:, :8] + sums[:, 8:16]
-    both = tones[:, :4].max(axis=1) + tones[:, 4:].max(axis=1)
-    found[rows] = both * (LOOK / 2) > _COARSE_SHARE * (power[rows] - LOOK * sums[:, 16])
+    tones = sums[:8] + sums[8:16]
+    both = tones[:4].max(axis=0) + tones[4:].max(axis=0)
+    found[rows] = both * (LOOK / 2) > _COARSE_SHARE * (power[rows] - LOOK * sums[16])
     return found
 
 
@@ -270,6 +272,8 @@ class ToneFinder:
 
     def _judge(self, run: _Windows) -> None:
         """Split a run where its level drops, and keep what is a key."""
+        if float(run.share.mean()) < _LIKELY:
+            return
         size = np.sqrt(np.abs(run.low) ** 2 + np.abs(run.high) ** 2)
         run = run.take(size >= 0.5 * np.quantile(size, 0.8))
         edges = [0, *(np.nonzero(np.diff(run.number) > _APART)[0] + 1).tolist(), len(run.number)]

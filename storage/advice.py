@@ -98,6 +98,31 @@ ADVICE: dict[str, Advice] = {
         "All calls whose signalling is in the clear.",
         "The text says what is wrong: most often the file is not there, or its rights are too narrow or too wide.",
     ),
+    "ONE_WAY_SOUND": Advice(
+        (INSTALLER, ADMIN),
+        "In several calls only one side is heard.",
+        "All that was on the mirror port is in the recordings.",
+        "If both sides hear each other, the mirror port shows one direction only: mirror both (rx and tx) of the port. "
+        "If they do not, it is the network: most often a firewall, or NAT.",
+    ),
+    "NO_SOUND": Advice(
+        (INSTALLER, ADMIN),
+        "In several calls there is only silence from both sides.",
+        "All that was on the mirror port is in the recordings.",
+        "Listen to one, and ask who called: phones that are muted, or a device between them that sends nothing.",
+    ),
+    "SAME_SOUND": Advice(
+        (INSTALLER, ADMIN),
+        "In several calls both sides are the same sound.",
+        "All that was on the mirror port is in the recordings; the other side may be missing.",
+        "One direction is mirrored twice, or calls come back in a loop: look at the mirror session, and at the PBX.",
+    ),
+    "CLIPPING": Advice(
+        (ADMIN,),
+        "In several calls a side is so loud that its sound is clipped.",
+        "Everything; what is clipped was so on the wire.",
+        "Turn down the gain of the phone, headset or gateway that the text names.",
+    ),
     "KEY_LOCKED": Advice(
         (ADMIN, INSTALLER),
         "The key that seals recordings cannot be opened: calls are recorded, but not sealed.",

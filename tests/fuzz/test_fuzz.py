@@ -16,6 +16,7 @@ def test_there_are_targets() -> None:
         "codecs",
         "columns",
         "kept",
+        "keys",
         "live",
         "reassembly",
         "rtcp",
