@@ -46,19 +46,35 @@ def lay_track(
         kinds, truth = true_clocks(rows, kinds, packets, count, codecs, side)
         kinds = true_packings(rows, kinds, packets, codecs, side, fetch)
     clock = codecs.of(int(sent[0])).clock if sent[0] >= Kind.CODEC else clock_of(track)
-    _add_figures(track, sent, order, side, truth.get(clock, clock))
+    _add_figures(order, side)
+    _add_jitter(track, sent, order, side, codecs, clock, truth)
     return _placed(rows, kinds, packets, count, side, codecs, reference)
 
 
-def _add_figures(track: Track, kinds: Kinds, packets: Sequence, side: Side, clock: int) -> None:
+def _add_figures(packets: Sequence, side: Side) -> None:
     figures = side.figures
     figures.received += packets.received
     figures.expected += packets.expected
     figures.lost += packets.lost
     figures.reordered += packets.reordered
+
+
+def _add_jitter(
+    track: Track, kinds: Kinds, packets: Sequence, side: Side, codecs: Codecs, clock: int, truth: dict[int, int]
+) -> None:
+    """Note the jitter of what is sent at a steady pace; where codecs of several clocks follow each other, that of the
+    clock that most packets have. `truth` says what a clock that was told is in truth (Hz).
+    """
+    figures = side.figures
     steady = packets.order[STEADY[kinds[packets.order]]]
     if packets.reordered:
         steady = np.sort(steady)
+    clocks = codecs.tables()[0][kinds[steady]] if codecs.known else np.empty(0, dtype=np.int64)
+    if len(clocks) and (clocks != clocks[0]).any():
+        values, counts = np.unique(clocks, return_counts=True)
+        clock = int(values[counts.argmax()])
+        steady = steady[clocks == clock]
+    clock = truth.get(clock, clock)
     jitter, most = jitter_ms(track.rows["time"][steady], track.rows["stamp"][steady], clock)
     figures.jitter_ms = max(figures.jitter_ms, jitter)
     figures.jitter_most_ms = max(figures.jitter_most_ms, most)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import files, rtcp, shark
+from tests.support import encoded, files, rtcp, shark
 from tests.support.ip import Endpoint, Packet, udp
 from tests.support.live import Capture, offline, sealed
 from tests.support.media import MS, SECOND, lost
@@ -186,6 +186,23 @@ def test_delay_and_reports_as_wireshark_reads_them(capture: Path, tmp_path: Path
             if media in told:
                 count, missing, jitter = told[media]
                 assert lines(recording, f"{side}-Reported") == [f"reports={count} lost={missing} jitter={jitter:.2f}ms"]
+
+
+def test_a_change_of_clocks_is_no_jitter(tmp_path: Path) -> None:
+    """A-law for a second, whose clock is 8 kHz, then Opus, whose is 48 kHz, in one stream without any jitter."""
+    voice = encoded.opus(1)
+    scene = encoded.call(voice, encoded.opus(2), (1, 1))
+    first = scene.left[0]
+    law = [
+        replace(one, pt=8, ts=first.ts + 160 * number, payload=b"\x2a" * 160)
+        for number, one in enumerate(scene.left[:50])
+    ]
+    jump = law[-1].ts + 160 - scene.left[50].ts
+    rest = [replace(one, ts=one.ts + jump) for one in scene.left[50:]]
+    info = recorded(tmp_path, replace(scene, left=(*law, *rest)).packets()).info
+    assert info["Codec"] == "caller PCMA, OPUS; callee OPUS"
+    assert figures(info["Caller-Packets"])["jitter"] < 0.01
+    assert figures(info["Caller-Quality"])["jittermost"] < 0.01
 
 
 def test_a_flood_of_reports_is_bounded(tmp_path: Path) -> None:
