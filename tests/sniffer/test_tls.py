@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from ssl import TLSVersion
 
 import pytest
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives.ciphers import Cipher as Ciphering
+from cryptography.hazmat.primitives.ciphers import modes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tapdeck.sniffer.sources.key_log import server_keys
-from tapdeck.sniffer.tls.ciphers import Aead13, Sealed
+from tapdeck.sniffer.tls.ciphers import Aead13, BlockCipher, Keys, Opened, Sealed
 from tapdeck.sniffer.tls.derive import expand_label, prf
+from tapdeck.sniffer.tls.hello import client_hello, server_hello
+from tapdeck.sniffer.tls.records import Cutter
 from tapdeck.sniffer.tls.secrets import HANDSHAKE, TRAFFIC, Secrets
 from tapdeck.sniffer.tls.session import CLIENT, SERVER, Earlier, Plain, Session
 from tapdeck.sniffer.tls.suites import SUITES
@@ -263,6 +269,55 @@ def test_secrets_show_in_no_text(folder: Path) -> None:
         word = line.split()[2]
         assert word not in text
         assert repr(bytes.fromhex(word))[2:30] not in text
+
+
+@given(
+    flights=st.lists(st.tuples(st.integers(0, 1), st.binary(max_size=400), st.booleans()), max_size=20),
+    shaped=st.booleans(),
+)
+def test_noise_says_nothing_and_is_accounted_for(flights: list[tuple[int, bytes, bool]], shaped: bool) -> None:
+    """Bytes of any kind, and records of any kind with them."""
+    session = Session(Secrets(wanted=True), Earlier())
+    cutter, fed, cut = Cutter(), 0, 0
+    for time, (side, noise, gap) in enumerate(flights):
+        data = bytes((20 + len(noise) % 5, 3, 3)) + len(noise).to_bytes(2, "big") + noise if shaped else noise
+        assert session.feed(side, data, gap=gap, time=time) == []
+        if gap:
+            cutter.reset()
+        fed += len(data)
+        cut += sum(len(record.body) + 5 for record in cutter.feed(data))
+        assert cut + cutter.waiting + cutter.skipped == fed
+
+
+@given(data=st.binary(max_size=300), cut=st.integers(0, 300))
+def test_hellos_of_any_bytes(data: bytes, cut: int) -> None:
+    good = CLIENT_HELLO[9:]
+    for body in (data, good[:cut], good[:cut] + data):
+        for hello in (client_hello(body), client_hello(body, datagram=True), server_hello(body)):
+            assert hello is None or len(hello.random) == 32
+
+
+def test_what_hellos_say() -> None:
+    hello, answer = client_hello(CLIENT_HELLO[9:]), server_hello(SERVER_HELLO[9:])
+    assert hello
+    assert answer
+    assert hello.random.hex() == RANDOM
+    assert (answer.suite, answer.version, answer.is_13) == (0x1301, 0x0304, True)
+    assert (hello.extended, hello.early, hello.ticket, hello.profiles) == (False, False, b"", ())
+
+
+def test_triple_des_in_cbc_mode() -> None:
+    """No OpenSSL of today speaks it any more: a record made by hand (RFC 5246 section 6.2.3.2)."""
+    keys = Keys(b"m" * 20, bytes(range(24)), b"")
+    text, iv = b"INVITE", b"12345678"
+    mac = hmac.digest(keys.mac, (7).to_bytes(8, "big") + b"\x17\x03\x03" + len(text).to_bytes(2, "big") + text, "sha1")
+    padded = text + mac
+    padding = 8 - len(padded) % 8
+    padded += bytes([padding - 1]) * padding
+    sealed = iv + Ciphering(TripleDES(keys.key), modes.CBC(iv)).encryptor().update(padded)
+    cipher = BlockCipher(SUITES[0x000A], 0x0303, keys, mac_last=False)
+    assert cipher.open(Sealed(23, 0x0303, sealed), range(10)) == Opened(7, 23, text)
+    assert cipher.open(Sealed(23, 0x0303, sealed), range(7)) is None
 
 
 # -- RFC 8448, section 3 -----------------------------------------------------------------------------------------------
