@@ -199,21 +199,12 @@ def channels(recording: Recording, pts: tuple[int, int]) -> Iterator[np.ndarray]
 
 
 def rtp_of(capture: Path) -> list[tuple[str, bytes, str]]:
-    """Source port, RTP payload and payload type of the packets in a capture, as Wireshark sees them."""
-    command: list[str | Path] = [
-        "tshark",
-        "-r",
-        capture,
-        "-o",
-        "rtp.heuristic_rtp:TRUE",
-        "-o",
-        "udp.check_checksum:TRUE",
-        "-Y",
-        "rtp",
-    ]
-    fields = ["-T", "fields", "-e", "udp.srcport", "-e", "rtp.payload", "-e", "rtp.p_type"]
+    """Source port, RTP payload and payload type of the packets in a capture; Wireshark finds the datagrams."""
+    command: list[str | Path] = ["tshark", "-r", capture, "-Y", "udp and not sip and not icmp"]
+    fields = ["-T", "fields", "-e", "udp.srcport", "-e", "udp.payload"]
     rows = [line.split("\t") for line in shark(*command, *fields).splitlines()]
-    return [(port, bytes.fromhex(payload.replace(":", "")), kind) for port, payload, kind in rows if payload]
+    packets = [(port, bytes.fromhex(payload)) for port, payload in rows if payload]
+    return [(port, data[12:], str(data[1] & 0x7F)) for port, data in packets if data[0] == 0x80 and len(data) > 12]
 
 
 def assert_no_key_in(capture: Path, pts: tuple[int, int] = (PCMA, PCMA)) -> int:
