@@ -35,10 +35,10 @@ def prf_hash(version: int, hash_name: str) -> str:
 
 
 def master_secret(hash_name: str, premaster: bytes, randoms: bytes, session: bytes | None) -> bytes:
-    """Return the master secret; `session` is what was said in the handshake, where it is extended (RFC 7627)."""
+    """Return the master secret; `session` is the hash of the handshake, where that is bound to it (RFC 7627)."""
     if session is None:
         return prf(hash_name, premaster, b"master secret", randoms, MASTER)
-    return prf(hash_name, premaster, b"extended master secret", session_hash(hash_name, session), MASTER)
+    return prf(hash_name, premaster, b"extended master secret", session, MASTER)
 
 
 def session_hash(hash_name: str, session: bytes) -> bytes:

@@ -5,27 +5,23 @@ numbers go on, so that a secret that comes later still opens what follows. Which
 themselves: one is right if it authenticates them. So nothing depends on having seen the moment of a change.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from . import records
 from .ciphers import KEPT_END, Aead13, Cipher, Sealed, writers
-from .derive import master_secret, prf_hash, updated
-from .hello import RETRY, Hello, client_hello, server_hello
+from .derive import updated
+from .handshake import CLIENT, SERVER, Agreed, Earlier, Handshake
 from .records import Cutter, Messages, Record
-from .secrets import CLIENT_RANDOM, EARLY, HANDSHAKE, PREMASTER, RSA, TRAFFIC, Secrets
-from .suites import SUITES, TLS13, CipherSuite
+from .secrets import EARLY, HANDSHAKE, TRAFFIC, Secrets
+from .suites import CipherSuite
 
-CLIENT, SERVER = 0, 1
 LOOK = 128
 """Records that may be missing where bytes are: so many numbers are tried."""
 MAX_LOOK = 1024
 TRIES = 200_000
 """Numbers that are tried beyond the first, for a connection as a whole: damage must not cost without end."""
-MAX_SAID = 1 << 16
-"""Bytes of a handshake that are kept for a master secret that depends on them."""
-_KEY_EXCHANGE, _NEW_TICKET, _HELLO_DONE = 16, 4, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,45 +34,24 @@ class Plain:
     gap: bool
 
 
-@dataclass(slots=True)
-class Earlier:
-    """Master secrets by session and ticket: connections that take up an earlier one (RFC 5246, 5077). Bounded."""
-
-    limit: int = 4096
-    _known: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict, repr=False)
-
-    def keep(self, name: bytes, master: bytes) -> None:
-        """Remember a session or ticket."""
-        if name:
-            self._known[name] = master
-            if len(self._known) > self.limit:
-                self._known.popitem(last=False)
-
-    def get(self, name: bytes) -> bytes | None:
-        """Return a master secret."""
-        return self._known.get(name) if name else None
-
-
 @dataclass(frozen=True, slots=True)
-class _Agreed:
-    """What the two hellos agreed on, up to TLS 1.2."""
-
-    client: Hello
-    server: Hello
-    suite: CipherSuite
-
-
-@dataclass(frozen=True, slots=True)
-class _Epoch:
+class Epoch:
     """A key of TLS 1.3: the `label` of its secret, empty for what a KeyUpdate made; no cipher: not told yet."""
 
     label: str
     cipher: Cipher | None = None
     secret: bytes = field(default=b"", repr=False)
+    updates: int = 0
+
+    def told(self, secret: bytes, suite: CipherSuite) -> "Epoch":
+        """Return it with the secret that its label was told to have, `updates` changes of key later."""
+        for _ in range(self.updates):
+            secret = updated(suite.hash, secret)
+        return replace(self, cipher=Aead13(suite, secret), secret=secret)
 
 
 @dataclass(slots=True)
-class _Side:
+class Side:
     """One direction: records that wait, and where its numbers stand."""
 
     cutter: Cutter = field(default_factory=Cutter)
@@ -85,20 +60,20 @@ class _Side:
     size: int = 0
     begun: bool = False
     sealed: bool = False
-    agreed: _Agreed | None = None
+    agreed: Agreed | None = None
     cipher: Cipher | None = None
     number: int = 0
     slack: int = 0
     before: bytes = field(default=b"", repr=False)
     gap: bool = False
-    epochs: list["_Epoch"] = field(default_factory=list, repr=False)
+    epochs: list["Epoch"] = field(default_factory=list, repr=False)
 
     def loosen(self, count: int) -> None:
         """So many records may have been missed."""
         self.slack = min(self.slack + count, MAX_LOOK)
         self.gap = True
 
-    def switch(self, agreed: _Agreed | None) -> None:
+    def switch(self, agreed: Agreed | None) -> None:
         """From here on the records are sealed with other keys (ChangeCipherSpec)."""
         self.sealed, self.agreed, self.cipher = True, agreed, None
         self.number, self.slack, self.before = 0, 0, b""
@@ -110,24 +85,18 @@ class Session:
     those given up because no key was known, `holes` places where records are missing.
     """
 
-    secrets: Secrets
-    earlier: Earlier
-    sides: tuple[_Side, _Side] = field(default_factory=lambda: (_Side(), _Side()))
+    handshake: Handshake
+    sides: tuple[Side, Side] = field(default_factory=lambda: (Side(), Side()))
     failed: int = 0
     unread: int = 0
     holes: int = 0
     opened: int = 0
-    unreadable: str = ""
-    """Why none of it can be read, whatever the keys, in words; empty if that is not so."""
-    _client: Hello | None = None
-    _server: Hello | None = None
-    _said: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()), repr=False)
-    _complete: bool = False
-    _premaster: bytes = field(default=b"", repr=False)
-    _ticket: bytes = b""
-    _masters: dict[bytes, bytes] = field(default_factory=dict, repr=False)
-    _asked: tuple[int, bytes] = (-1, b"")
     _tries: int = TRIES
+
+    @classmethod
+    def of(cls, secrets: Secrets, earlier: Earlier) -> "Session":
+        """Return a session that begins."""
+        return cls(Handshake(secrets, earlier))
 
     # -- the caller's side ---------------------------------------------------------------------------------------------
 
@@ -207,19 +176,19 @@ class Session:
     def _take(self, number: int, record: Record) -> bytes | None:
         """Return what a record says to the other party, perhaps nothing; None if it has to wait."""
         side = self.sides[number]
-        if self._is_13:
+        if self.handshake.is_13:
             return self._sealed13(number, record) if record.kind == records.APPLICATION else self._open(number, record)
         if record.kind == records.CHANGE_CIPHER_SPEC:
-            if self._server is not None:  # before it, TLS 1.3 says so to be taken for TLS 1.2
-                side.switch(self._agreed())
+            if self.handshake.server is not None:  # before it, TLS 1.3 says so to be taken for TLS 1.2
+                side.switch(self.handshake.agreed())
             return b""
         if not side.sealed and record.kind == records.HANDSHAKE and side.gap and not _plain_handshake(record.body):
-            side.switch(self._agreed())
+            side.switch(self.handshake.agreed())
             side.loosen(LOOK)
         if not side.sealed and record.kind == records.APPLICATION:
-            if self._server is None and self._client is not None and self._client.early:
-                return None  # what comes before the ServerHello of TLS 1.3
-            side.switch(self._agreed())
+            if self.handshake.begun_early:
+                return None
+            side.switch(self.handshake.agreed())
             side.loosen(LOOK)
         return self._sealed12(number, record) if side.sealed else self._open(number, record)
 
@@ -231,62 +200,12 @@ class Session:
 
     def _handshake(self, number: int, data: bytes, clear: bool) -> None:
         for message in self.sides[number].messages.feed(data):
-            self._message(number, message, clear)
+            self.handshake.hear(number, message, clear)
 
     def _content(self, number: int, kind: int, data: bytes) -> bytes:
         if kind == records.HANDSHAKE:
             self._handshake(number, data, clear=False)
         return data if kind == records.APPLICATION else b""
-
-    # -- the handshake -------------------------------------------------------------------------------------------------
-
-    def _message(self, number: int, message: bytes, clear: bool) -> None:
-        kind, body = message[0], message[4:]
-        if kind == records.CLIENT_HELLO and number == CLIENT:
-            hello = client_hello(body)
-            if hello is not None and (clear or not self._is_13):
-                self._client, self._server = hello, None
-                self._complete, self._premaster, self._ticket = False, b"", b""
-                for said in self._said:
-                    said.clear()
-        elif kind == records.SERVER_HELLO and number == SERVER:
-            self._hear_server(server_hello(body), clear)
-        elif kind == _KEY_EXCHANGE and number == CLIENT and not self._is_13:
-            self._say(number, message)
-            self._premaster, self._complete = body, True
-            return
-        elif kind == _NEW_TICKET and number == SERVER and not self._is_13:
-            self._ticket = body[6 : 6 + int.from_bytes(body[4:6], "big")]
-            if self._client is not None and self._client.random in self._masters:
-                self.earlier.keep(self._ticket, self._masters[self._client.random])
-        self._say(number, message)
-
-    def _hear_server(self, hello: Hello | None, clear: bool) -> None:
-        if hello is None or hello.random == RETRY or self._is_13:
-            return
-        self._server = hello
-        if hello.suite not in SUITES:
-            self.unreadable = f"cipher suite 0x{hello.suite:04x}"
-        elif hello.compressed:
-            self.unreadable = "compression"
-        else:
-            self.unreadable = ""
-
-    def _say(self, number: int, message: bytes) -> None:
-        """Keep what is said in a handshake up to the key exchange."""
-        said = self._said[number]
-        if not self._complete and not self._is_13 and len(said) + len(message) <= MAX_SAID:
-            said += message
-
-    @property
-    def _is_13(self) -> bool:
-        return self._server is not None and self._server.version == TLS13
-
-    def _agreed(self) -> _Agreed | None:
-        client, server = self._client, self._server
-        if client is None or server is None or self.unreadable:
-            return None
-        return _Agreed(client, server, SUITES[server.suite])
 
     # -- TLS 1.2 and before --------------------------------------------------------------------------------------------
 
@@ -295,7 +214,7 @@ class Session:
         if side.agreed is None:
             return self._pass_over(side)
         if side.cipher is None:
-            master = self._master(side.agreed)
+            master = self.handshake.master(side.agreed)
             if master is None:
                 return None
             agreed = side.agreed
@@ -312,62 +231,10 @@ class Session:
         self.opened += 1
         return self._content(number, found.kind, found.data)
 
-    def _master(self, agreed: _Agreed) -> bytes | None:
-        """Return the master secret of a session, if it is known by now."""
-        random = agreed.client.random
-        found = self._masters.get(random)
-        state = self.secrets.revision, random + self._premaster[:8]
-        if found is not None or self._asked == state:
-            return found
-        self._asked = state
-        found = self.secrets.get(CLIENT_RANDOM, random) or self._from_premaster(agreed) or self._resumed(agreed)
-        if found is not None:
-            self._masters = {random: found}
-            self.earlier.keep(agreed.server.session, found)
-            self.earlier.keep(self._ticket, found)
-        return found
-
-    def _resumed(self, agreed: _Agreed) -> bytes | None:
-        client, server = agreed.client, agreed.server
-        if self._complete:
-            return None
-        return self.earlier.get(client.ticket) or (
-            self.earlier.get(server.session) if server.session == client.session else None
-        )
-
-    def _from_premaster(self, agreed: _Agreed) -> bytes | None:
-        """Make the master secret of a premaster secret: told, or decrypted with the server's key."""
-        if agreed.client is not self._client or not self._complete:
-            return None
-        name = prf_hash(agreed.server.version, agreed.suite.hash)
-        randoms = agreed.client.random + agreed.server.random
-        session = self._transcript() if agreed.client.extended and agreed.server.extended else None
-        told = self.secrets.get(PREMASTER, agreed.client.random)
-        if told is None and agreed.suite.rsa:
-            cipher = self._premaster[2:]
-            told = self.secrets.get(RSA, cipher[:8]) or self._decrypted(cipher)
-        return None if told is None else master_secret(name, told, randoms, session)
-
-    def _decrypted(self, cipher: bytes) -> bytes | None:
-        """Ask the servers' keys: the right one gives 48 bytes that begin with a version (RFC 5246 section 7.4.7.1)."""
-        for decrypt in self.secrets.servers:
-            found = decrypt(cipher)
-            if found is not None and len(found) == 48 and found[0] == 3 and found[1] <= 4:
-                return found
-        return None
-
-    def _transcript(self) -> bytes:
-        """Return the handshake up to the key exchange in the order in which it is hashed (RFC 7627 section 3): the
-        client's first message, all of the server's, the client's others.
-        """
-        client, server = (bytes(said) for said in self._said)
-        first = 4 + int.from_bytes(client[1:4], "big")
-        return client[:first] + _until_done(server) + client[first:]
-
     # -- TLS 1.3 -------------------------------------------------------------------------------------------------------
 
     def _sealed13(self, number: int, record: Record) -> bytes | None:
-        side, agreed = self.sides[number], self._agreed()
+        side, agreed = self.sides[number], self.handshake.agreed()
         side.sealed = True
         if agreed is None:
             return self._pass_over(side)
@@ -389,23 +256,23 @@ class Session:
             self._fail(side)
         return b""
 
-    def _learn(self, number: int, agreed: _Agreed) -> None:
+    def _learn(self, number: int, agreed: Agreed) -> None:
         """Look for the secrets of a direction. The one that a KeyUpdate would bring (RFC 8446 section 7.2) is always
         ready behind the last.
         """
         side = self.sides[number]
         if not side.epochs:
             early = (EARLY,) if number == CLIENT and agreed.client.early else ()
-            side.epochs = [_Epoch(label) for label in (*early, HANDSHAKE[number], TRAFFIC[number])]
+            side.epochs = [Epoch(label) for label in (*early, HANDSHAKE[number], TRAFFIC[number])]
         for at, epoch in enumerate(side.epochs):
             if epoch.cipher is None:
-                secret = self.secrets.get(epoch.label, agreed.client.random)
+                secret = self.handshake.secrets.get(epoch.label, agreed.client.random)
                 if secret is not None:
-                    side.epochs[at] = _Epoch(epoch.label, Aead13(agreed.suite, secret), secret)
+                    side.epochs[at] = epoch.told(secret, agreed.suite)
         last = side.epochs[-1]
         if last.cipher is not None and (last.label or len(side.epochs) == 1):
             fresh = updated(agreed.suite.hash, last.secret)
-            side.epochs.append(_Epoch("", Aead13(agreed.suite, fresh), fresh))
+            side.epochs.append(Epoch("", Aead13(agreed.suite, fresh), fresh, last.updates + 1))
 
     # -- what cannot be read -------------------------------------------------------------------------------------------
 
@@ -416,13 +283,13 @@ class Session:
         self._tries -= slack
         return range(first, first + slack + 1)
 
-    def _pass_over(self, side: _Side) -> bytes:
+    def _pass_over(self, side: Side) -> bytes:
         """A record that nobody can ever read."""
         self.unread += 1
         side.gap = True
         return b""
 
-    def _fail(self, side: _Side) -> None:
+    def _fail(self, side: Side) -> None:
         self.failed += 1
         side.loosen(1)
 
@@ -430,14 +297,3 @@ class Session:
 def _plain_handshake(body: bytes) -> bool:
     """Tell whether a record of the handshake is in the clear: it begins with a message, or is a part of a long one."""
     return len(body) >= 4 and body[0] <= 24 and int.from_bytes(body[1:4], "big") <= records.MAX_MESSAGE
-
-
-def _until_done(server: bytes) -> bytes:
-    """Return the server's messages up to ServerHelloDone: what follows is behind the key exchange."""
-    place = 0
-    while place + 4 <= len(server):
-        end = place + 4 + int.from_bytes(server[place + 1 : place + 4], "big")
-        if server[place] == _HELLO_DONE:
-            return server[:end]
-        place = end
-    return server

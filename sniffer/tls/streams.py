@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..reassembly import Connection, Stretch
+from .handshake import CLIENT, SERVER, Earlier
 from .records import begins_session
 from .secrets import Secrets
-from .session import CLIENT, SERVER, Earlier, Plain, Session
+from .session import Plain, Session
 
 SECOND = 1_000_000_000
 MAX_SESSIONS = 8192
@@ -149,7 +150,7 @@ class TlsStreams:
         if before is not None:
             self._drop(before)
         on_port = connection[1] in self.ports or connection[3] in self.ports
-        kept = _Kept(connection, Session(self.secrets, self._earlier), on_port)
+        kept = _Kept(connection, Session.of(self.secrets, self._earlier), on_port)
         table, limit = (self._kept, MAX_SESSIONS) if on_port else (self._strangers, MAX_STRANGERS)
         if len(table) >= limit:
             self._drop(next(iter(table.values())))
@@ -231,13 +232,13 @@ class TlsStreams:
             if count > before:
                 self.counts[kind] += count - before
         kept.counted = now
-        if session.unreadable and not kept.blind:
+        if session.handshake.unreadable and not kept.blind:
             kept.blind = True
-            self.counts[f"connections with {session.unreadable}, which cannot be read"] += 1
+            self.counts[f"connections with {session.handshake.unreadable}, which cannot be read"] += 1
 
 
 def _is_other(kept: _Kept) -> bool:
     """Tell whether a connection has shown that it does not carry SIP, or never will show."""
     if kept.stays:
         return not kept.ours and kept.unsure > MAX_UNSURE
-    return kept.unsure > 0 or bool(kept.session.unreadable)
+    return kept.unsure > 0 or bool(kept.session.handshake.unreadable)

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from tapdeck.sniffer.sources.key_log import server_keys
 from tapdeck.sniffer.tls.ciphers import Aead13, BlockCipher, Keys, Opened, Sealed
 from tapdeck.sniffer.tls.derive import expand_label, prf
+from tapdeck.sniffer.tls.handshake import CLIENT, SERVER, Earlier
 from tapdeck.sniffer.tls.hello import client_hello, server_hello
 from tapdeck.sniffer.tls.records import Cutter
 from tapdeck.sniffer.tls.secrets import HANDSHAKE, TRAFFIC, Secrets
-from tapdeck.sniffer.tls.session import CLIENT, SERVER, Earlier, Plain, Session
+from tapdeck.sniffer.tls.session import Plain, Session
 from tapdeck.sniffer.tls.suites import SUITES
 from tests.support.tls import Flight, Talk
 
@@ -79,7 +80,7 @@ def test_suites_of_tls_12_with_a_key_log(suite: str, folder: Path) -> None:
     talk = Talk(folder, V.TLSv1_2, V.TLSv1_2, suite)
     flights = spoken(talk)
     assert talk.suite == suite
-    session = Session(known(talk), Earlier())
+    session = Session.of(known(talk), Earlier())
     assert_all(read(session, flights))
     assert (session.failed, session.unread, session.waiting) == (0, 0, 0)
 
@@ -88,7 +89,7 @@ def test_suites_of_tls_12_with_a_key_log(suite: str, folder: Path) -> None:
 def test_other_versions(version: TLSVersion, folder: Path) -> None:
     talk = Talk(folder, version, version, "" if version is V.TLSv1_3 else "AES256-SHA")
     flights = spoken(talk)
-    session = Session(known(talk), Earlier())
+    session = Session.of(known(talk), Earlier())
     assert_all(read(session, flights))
     assert (session.failed, session.unread) == (0, 0)
 
@@ -101,13 +102,13 @@ def test_the_servers_key_opens_rsa_key_exchange(suite: str, version: TLSVersion,
         pytest.skip("a suite of TLS 1.2")
     talk = Talk(folder, version, version, suite)
     flights = spoken(talk)
-    session = Session(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
+    session = Session.of(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
     assert_all(read(session, flights))
 
 
 def test_the_servers_key_opens_no_other_exchange(folder: Path) -> None:
     talk = Talk(folder, V.TLSv1_2, V.TLSv1_2, "ECDHE-RSA-AES128-GCM-SHA256")
-    session = Session(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
+    session = Session.of(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
     assert read(session, spoken(talk)) == []
     session.give_up()
     assert session.unread > 0
@@ -123,8 +124,8 @@ def test_a_session_that_is_taken_up_again(tickets: bool, by_key: bool, folder: P
     assert again.sides[CLIENT].session_reused
     earlier = Earlier()
     secrets = Secrets(server_keys([str(folder / "server-key.pem")])) if by_key else known(again)
-    assert_all(read(Session(secrets, earlier), flights))
-    assert_all(read(Session(secrets, earlier), more))
+    assert_all(read(Session.of(secrets, earlier), flights))
+    assert_all(read(Session.of(secrets, earlier), more))
 
 
 def test_tls_13_taken_up_again(folder: Path) -> None:
@@ -133,7 +134,7 @@ def test_tls_13_taken_up_again(folder: Path) -> None:
     again = Talk(folder, before=first)
     more = spoken(again)
     assert again.sides[CLIENT].session_reused
-    assert_all(read(Session(known(again), Earlier()), more))
+    assert_all(read(Session.of(known(again), Earlier()), more))
 
 
 # -- how bytes arrive --------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def test_tls_13_taken_up_again(folder: Path) -> None:
 def test_cut_anywhere_it_says_the_same(cuts: list[int], modern: bool, folder: Path) -> None:
     version = V.TLSv1_3 if modern else V.TLSv1_2
     flights, secrets = _kept(folder, version)
-    session = Session(secrets, Earlier())
+    session = Session.of(secrets, Earlier())
     plains: list[Plain] = []
     sizes = cycle(cuts)
     for time, (side, data) in enumerate(flights):
@@ -171,7 +172,7 @@ def test_keys_that_come_late_open_what_waited_with_its_times(version: TLSVersion
     talk = Talk(folder, version, version)
     flights = spoken(talk)
     secrets = Secrets()
-    session = Session(secrets, Earlier())
+    session = Session.of(secrets, Earlier())
     assert read(session, flights) == []
     assert session.waiting > 20_000
     secrets.feed(talk.log.read_bytes())
@@ -187,7 +188,7 @@ def test_keys_that_come_too_late_open_what_follows(version: TLSVersion, folder: 
     talk = Talk(folder, version, version)
     flights = spoken(talk)
     secrets = Secrets()
-    session = Session(secrets, Earlier())
+    session = Session.of(secrets, Earlier())
     read(session, flights)
     session.give_up()
     assert session.waiting == 0
@@ -213,7 +214,7 @@ def test_after_a_hole_it_goes_on_with_the_next_record(suite: str, lost: range, f
     talk = Talk(folder, version, version, "AES256-SHA" if suite == "tls1" else suite)
     flights = talk.shake_hands()
     sent = list(hundred(talk))
-    session = Session(known(talk), Earlier())
+    session = Session.of(known(talk), Earlier())
     read(session, flights)
     found: list[Plain] = []
     for number, (_, data) in enumerate(sent):
@@ -235,7 +236,7 @@ def test_a_changed_byte_costs_one_record(folder: Path) -> None:
     flights = talk.shake_hands()
     sent = [data for _, data in hundred(talk)]
     sent[50] = sent[50][:-1] + bytes([sent[50][-1] ^ 1])
-    session = Session(known(talk), Earlier())
+    session = Session.of(known(talk), Earlier())
     plains = read(session, [*flights, *((CLIENT, data) for data in sent)])
     assert len(joined(plains, CLIENT).split(b"\r\n\r\n")) - 1 == 99
     assert session.failed == 1
@@ -244,7 +245,7 @@ def test_a_changed_byte_costs_one_record(folder: Path) -> None:
 def test_without_a_handshake_nothing_is_read(folder: Path) -> None:
     talk = Talk(folder)
     flights = spoken(talk)
-    session = Session(known(talk), Earlier())
+    session = Session.of(known(talk), Earlier())
     assert read(session, flights[2:]) == []
 
 
@@ -253,7 +254,7 @@ def test_the_wrong_keys_open_nothing(folder: Path) -> None:
     random = flights[0][1][11:43]
     secrets = Secrets()
     secrets.feed(b"CLIENT_RANDOM " + random.hex().encode() + b" " + b"ab" * 48 + b"\n")
-    session = Session(secrets, Earlier())
+    session = Session.of(secrets, Earlier())
     assert read(session, flights) == []
     assert session.failed > 3
 
@@ -262,7 +263,7 @@ def test_secrets_show_in_no_text(folder: Path) -> None:
     talk = Talk(folder)
     flights = spoken(talk)
     secrets = known(talk)
-    session = Session(secrets, Earlier())
+    session = Session.of(secrets, Earlier())
     read(session, flights)
     text = repr(session) + repr(secrets)
     for line in talk.log.read_text().splitlines()[1:]:
@@ -277,7 +278,7 @@ def test_secrets_show_in_no_text(folder: Path) -> None:
 )
 def test_noise_says_nothing_and_is_accounted_for(flights: list[tuple[int, bytes, bool]], shaped: bool) -> None:
     """Bytes of any kind, and records of any kind with them."""
-    session = Session(Secrets(wanted=True), Earlier())
+    session = Session.of(Secrets(wanted=True), Earlier())
     cutter, fed, cut = Cutter(), 0, 0
     for time, (side, noise, gap) in enumerate(flights):
         data = bytes((20 + len(noise) % 5, 3, 3)) + len(noise).to_bytes(2, "big") + noise if shaped else noise
@@ -361,7 +362,7 @@ TOLD = {
 def test_the_trace_of_rfc_8448() -> None:
     secrets = Secrets()
     secrets.feed("".join(f"{label} {RANDOM} {secret}\n" for label, secret in TOLD.items()).encode())
-    session = Session(secrets, Earlier())
+    session = Session.of(secrets, Earlier())
     flights = [
         *((CLIENT, CLIENT_HELLO), (SERVER, SERVER_HELLO), (CLIENT, CLIENT_FINISHED), (SERVER, TICKET)),
         *((CLIENT, CLIENT_DATA), (SERVER, SERVER_DATA)),

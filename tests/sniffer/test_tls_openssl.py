@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from tapdeck.sniffer.sources.key_log import server_keys
+from tapdeck.sniffer.tls.handshake import CLIENT, SERVER, Earlier
 from tapdeck.sniffer.tls.secrets import Secrets
-from tapdeck.sniffer.tls.session import CLIENT, SERVER, Earlier, Plain, Session
+from tapdeck.sniffer.tls.session import Plain, Session
 from tests.support.tls import Flight, server_pem
 
 LOOPBACK = "127.0.0.1"
@@ -164,7 +165,7 @@ def test_suites_of_tls_13(suite: str, folder: Path, tmp_path: Path) -> None:
     suites = ("-ciphersuites", suite)
     with server(folder, "-tls1_3", *suites) as relay:
         client(relay, tmp_path / "log", WORDS, *suites)
-    session = Session(known(tmp_path / "log"), Earlier())
+    session = Session.of(known(tmp_path / "log"), Earlier())
     said, answered = read(session, relay.flights[0])
     assert said == b"\n".join(WORDS) + b"\n"
     assert answered == backwards(WORDS)
@@ -176,7 +177,7 @@ def test_changes_of_keys_in_tls_13(folder: Path, tmp_path: Path) -> None:
     words = [WORDS[0], b"K", WORDS[1], b"K", b"K", WORDS[2]]
     with server(folder, "-tls1_3") as relay:
         client(relay, tmp_path / "log", words)
-    session = Session(known(tmp_path / "log"), Earlier())
+    session = Session.of(known(tmp_path / "log"), Earlier())
     said, answered = read(session, relay.flights[0])
     assert said == b"\n".join(WORDS) + b"\n"
     assert answered == backwards(WORDS)
@@ -189,7 +190,7 @@ def test_another_handshake_in_mid_stream(folder: Path, tmp_path: Path) -> None:
     with server(folder, "-tls1_2", "-client_renegotiation", "-cipher", "AES128-GCM-SHA256") as relay:
         client(relay, tmp_path / "log", words)
     for secrets in (known(tmp_path / "log"), Secrets(server_keys([str(folder / "server-key.pem")]))):
-        session = Session(secrets, Earlier())
+        session = Session.of(secrets, Earlier())
         said, answered = read(session, relay.flights[0])
         assert said == b"\n".join([WORDS[0], WORDS[1]]) + b"\n"
         assert answered == backwards([WORDS[0], WORDS[1]])
@@ -205,7 +206,7 @@ def test_early_data(folder: Path, tmp_path: Path) -> None:
         client(relay, tmp_path / "log", WORDS[:1], "-sess_out", str(ticket), answers=False)
         again = ("-sess_in", str(ticket), "-early_data", str(early))
         client(relay, tmp_path / "log", WORDS[1:], *again, answers=False)
-    session = Session(known(tmp_path / "log"), Earlier())
+    session = Session.of(known(tmp_path / "log"), Earlier())
     said, _ = read(session, relay.flights[1])
     assert said == early.read_bytes() + b"\n".join(WORDS[1:]) + b"\n"
     assert session.failed == 0
@@ -216,7 +217,7 @@ def test_encrypt_then_mac_or_not(folder: Path, tmp_path: Path) -> None:
         log = tmp_path / f"log{number}"
         with server(folder, "-tls1_2", *more) as relay:
             client(relay, log, WORDS, "-cipher", "ECDHE-RSA-AES256-SHA384")
-        said, answered = read(Session(known(log), Earlier()), relay.flights[0])
+        said, answered = read(Session.of(known(log), Earlier()), relay.flights[0])
         assert said == b"\n".join(WORDS) + b"\n"
         assert answered == backwards(WORDS)
 
@@ -224,7 +225,7 @@ def test_encrypt_then_mac_or_not(folder: Path, tmp_path: Path) -> None:
 def test_a_master_secret_that_is_not_extended(folder: Path, tmp_path: Path) -> None:
     with server(folder, "-tls1_2", conf="Options = -ExtendedMasterSecret") as relay:
         client(relay, tmp_path / "log", WORDS, "-cipher", "AES128-SHA256")
-    session = Session(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
+    session = Session.of(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
     said, _ = read(session, relay.flights[0])
     assert said == b"\n".join(WORDS) + b"\n"
 
@@ -234,6 +235,6 @@ def test_a_client_with_a_certificate(folder: Path, tmp_path: Path) -> None:
     pem = str(server_pem(folder))
     with server(folder, "-tls1_2", "-Verify", "1", "-cipher", "AES256-GCM-SHA384") as relay:
         client(relay, tmp_path / "log", WORDS, "-cert", pem)
-    session = Session(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
+    session = Session.of(Secrets(server_keys([str(folder / "server-key.pem")])), Earlier())
     said, _ = read(session, relay.flights[0])
     assert said == b"\n".join(WORDS) + b"\n"
