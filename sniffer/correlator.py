@@ -120,7 +120,8 @@ class Correlator:
                 self._relations.transferred(tracked, event.target, event.time, event.replaces)
             case Ended():
                 for forward in tracked.call.forwards:
-                    self._relations.forwarded(tracked, forward)
+                    if forward.time == event.time:
+                        self._relations.forwarded(tracked, forward)
                 for claim in [claim for claim in tracked.claims if claim.until == FOREVER]:
                     self._evaluate(claim.stream, event.time)  # another call may have waited for it
             case Closed():

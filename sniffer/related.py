@@ -16,6 +16,7 @@ SETUP = 180 * SECOND
 TRANSFER = 64 * SECOND
 """How long after a REFER or a redirection the call that it asks for may begin, in ns."""
 MAX_RECENT = 4096
+MAX_AWAITED = 1024
 MAX_RELATED = 16
 MAX_SAME_KEY = 64
 MAX_SAME_LINK = 8
@@ -27,8 +28,8 @@ _NAMED = ("replaces", "joins")
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Awaited:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
     """A call that is asked for at `time` (ns), by number: `old` is then `how` to it, because of `by`."""
 
     time: int
@@ -38,13 +39,38 @@ class _Awaited:
     by: str
 
 
+class _Awaited:
+    """The calls that were asked for lately, by whom they go to."""
+
+    def __init__(self) -> None:
+        self._all: deque[_Asked] = deque()
+        self._by_target: dict[str, list[_Asked]] = {}
+
+    def add(self, asked: _Asked) -> None:
+        """Wait for a call; the oldest one gives way."""
+        self._all.append(asked)
+        for target in asked.targets:
+            self._by_target.setdefault(target, []).append(asked)
+        while len(self._all) > MAX_AWAITED or asked.time - self._all[0].time > TRANSFER:
+            old = self._all.popleft()
+            for target in old.targets:
+                self._by_target[target].remove(old)
+                if not self._by_target[target]:
+                    del self._by_target[target]
+
+    def reached(self, call: Call, time: int) -> list[_Asked]:
+        """Return what a call that begins now may have been asked for by."""
+        asked = {id(one): one for to in (call.dialled, call.callee.number) for one in self._by_target.get(to, ())}
+        return [one for one in asked.values() if 0 <= time - one.time <= TRANSFER]
+
+
 class Relations:
     """Relates each new call to the open and the lately closed ones."""
 
     def __init__(self) -> None:
         self._recent: deque[Tracked] = deque()
         self._index: dict[Key, list[Tracked]] = {}
-        self._awaited: deque[_Awaited] = deque(maxlen=1024)
+        self._awaited = _Awaited()
 
     def begin(self, new: "Tracked", time: int) -> None:
         """Relate a call that begins now."""
@@ -57,10 +83,8 @@ class Relations:
                 how = _how(kind, old.call, call)
                 if how is not None:
                     relate(old, new, how)
-        reached = {call.dialled, call.callee.number} - {""}
-        for asked in self._awaited:
-            fits = 0 <= time - asked.time <= TRANSFER and not asked.targets.isdisjoint(reached)
-            if fits and (asked.how is How.FROM or _same_caller(asked.old.call, call)):
+        for asked in self._awaited.reached(call, time):
+            if asked.how is How.FROM or _same_caller(asked.old.call, call):
                 relate(asked.old, new, asked.how, asked.by)
         self._remember(new)
 
@@ -72,7 +96,7 @@ class Relations:
         asked = old.call.transfers[-1:]
         by = [old.call.caller if one.by is Party.CALLER else old.call.callee for one in asked]
         number = by[0].number if by else ""
-        self._awaited.append(_Awaited(time, frozenset({target}), How.FROM, old, number))
+        self._awaited.add(_Asked(time, frozenset({target}), How.FROM, old, number))
         if replaces:
             for other in self._index.get(("call-id", replaces), ()):
                 relate(other, old, How.CONSULTED, number)
@@ -80,7 +104,7 @@ class Relations:
     def forwarded(self, old: "Tracked", forward: Forward) -> None:
         """The callee named others in its place (3xx); the caller may begin another call with one of them."""
         targets = frozenset(forward.targets)
-        self._awaited.append(_Awaited(forward.time, targets, How.FORWARDED, old, forward.by))
+        self._awaited.add(_Asked(forward.time, targets, How.FORWARDED, old, forward.by))
 
     def _remember(self, new: "Tracked") -> None:
         self._recent.append(new)
