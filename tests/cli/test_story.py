@@ -97,6 +97,25 @@ def test_the_legs_of_a_pbx_are_one_talk(tmp_path: Path) -> None:
     assert [talk["between"] for talk in story["talks"]] == [["Ann (2001)", "77777"]]
 
 
+@pytest.mark.parametrize("one_by_one", [False, True], ids=["from a capture", "sealed one by one"])
+def test_a_transfer_at_a_pbx_that_needs_no_further_call(one_by_one: bool, tmp_path: Path) -> None:
+    shape = shapes.joined_by_pbx(8)
+    if one_by_one:
+        with live.Capture(tmp_path) as capture:
+            capture.hear(shapes.packets(shape), size=7)
+        live.seal(tmp_path)
+    place = ("--in", tmp_path / "sealed") if one_by_one else ("--capture", capture_of(tmp_path, shape))
+    story = told(shape["asked"].call_id, *place)
+    assert [call["call_id"] for call in story["calls"]] == [scene.call_id for scene in shape.values()]
+    talks = [(*talk["between"], talk["call"]) for talk in story["talks"]]
+    assert talks == [
+        ("Ann (2001)", "Bob (2002)", 2),
+        ("Bob (2002)", "Cid (2003)", 4),
+        ("Ann (2001)", "Cid (2003)", 4),
+    ]
+    assert story["talks"][2]["from"] == story["calls"][1]["end"]
+
+
 def test_as_text(tmp_path: Path) -> None:
     shape = shapes.blind_transfer(1)
     code, out, err = run(shape["second"].call_id, "--capture", capture_of(tmp_path, shape))

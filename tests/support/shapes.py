@@ -315,3 +315,35 @@ def answered_twice(seed: int) -> Scene:
     )
     signals = tuple(sorted((*scene.signals, *more), key=lambda one: one.time_ns))
     return replace(scene, signals=signals, unheard=tuple(packet.packet() for packet in other))
+
+
+def joined_by_pbx(seed: int) -> Shape:
+    """Over a PBX Ann talks with Bob, then Bob with Cid; he has the PBX join those two, which needs no further call."""
+    ann, bob, cid = people(seed)
+    net = ann.sip.address.rpartition(".")[0]
+    first = through_pbx(seed, talk_ms=3000)
+    pbx = Endpoint(f"{net}.1", 5060)
+    asking = replace(bob, media=Endpoint(bob.media.address, bob.media.port + 10), tag=f"ask{seed}")
+    inward = replace(cid, sip=pbx, media=Endpoint(pbx.address, 30010), tag=f"in2{seed}")
+    outward = replace(bob, sip=pbx, media=Endpoint(pbx.address, 30012), tag=f"out2{seed}")
+    begun = START_NS + 1000 * MS
+    asks = call(f"asks-{seed}@example.invalid", asking, inward, begun, seed + 2, talk_ms=800)
+    asked = call(f"asked-{seed}@example.invalid", outward, cid, begun + 6 * MS, seed + 3, talk_ms=2000)
+    when = asks.left[-1].time_ns + 100 * MS
+    place = f"{asks.call_id};to-tag={inward.tag};from-tag={asking.tag}"
+    shape = first["inner"].dialog
+    signals = (
+        *first["inner"].signals[:-2],
+        *refer(
+            shape, when, f"sip:{cid.number}@{pbx.address}", more=f"?Replaces={quote(place, safe='')}", by=bob.number
+        ),
+        *notify(shape, when + 20 * MS, "200 OK"),
+        *hang_up(shape, when + 40 * MS, backward=True),
+    )
+    gone = when + 40 * MS
+    left, right = (
+        tuple(one for one in side if one.time_ns < gone) for side in (first["inner"].left, first["inner"].right)
+    )
+    inner = replace(first["inner"], signals=signals, left=left, right=right)
+    asks = replace(asks, signals=(*asks.signals[:-2], *hang_up(asks.dialog, gone + 5 * MS)))
+    return {"outer": first["outer"], "inner": inner, "asks": asks, "asked": asked}
