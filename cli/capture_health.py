@@ -78,6 +78,11 @@ class Health:
             self.note("taken over", unfinished=files, running=calls)
             self.say("warning", "an earlier run left calls", handed_over=files, watched_for=calls)
 
+    def recalled(self, connections: int) -> None:
+        """TLS connections of an earlier run are gone on with."""
+        if connections:
+            self.say("info", "TLS connections of an earlier run are known", connections=connections)
+
     def lost(self, frames: int) -> None:
         """Frames of calls found no room before the disk: they are no longer kept."""
         account = self._stage.engine.account

@@ -24,6 +24,7 @@ from ..sniffer.sources.ring import Ring
 from ..sniffer.streams import Lookup
 from ..sniffer.tap import Interleave
 from ..sniffer.tracked import SECOND, Tracked
+from ..storage import tls_memory
 from ..storage.resume import take_over
 from ..storage.spool import SpoolBook, SpoolFiles
 from ..storage.spool_queue import SpoolQueue
@@ -66,6 +67,8 @@ FIXED = frozenset(
     "monitoring.log_level",
 }
 """Settings that are looked at once, at the start."""
+REMEMBER_S = 30.0
+"""How often it is noted how far TLS connections have got, in seconds."""
 LAST_WORDS_S = 5.0
 """How long a stop waits for a terminal or log that takes nothing, in seconds."""
 DRAIN_S = 20.0
@@ -97,6 +100,7 @@ class CaptureStage:
     _stopping: bool = field(init=False, default=False)
     _reloading: bool = field(init=False, default=False)
     _unheard: int = field(init=False, default=0)
+    _remembered: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         own, capture = self.settings, self.settings.capture
@@ -121,8 +125,9 @@ class CaptureStage:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
         self._resume()
-        if self.keys is not None:
+        if self.keys is not None and self.keys.secrets:
             self.keys.watch()
+            self.health.recalled(self.engine.recall_tls(tls_memory.load(self.files.folder)))
         self.queue.start()
         self.scribe.start()
         self.health.begun()
@@ -134,6 +139,7 @@ class CaptureStage:
             if began >= second:
                 second = began + 1
                 self.health.tick()
+                self._remember_tls(REMEMBER_S)
             if self._reloading:
                 self._reload()
             if max(ring.fill for ring in self.rings) < 0.25:
@@ -150,6 +156,15 @@ class CaptureStage:
         going = self.engine.correlator.open.values()
         self.answered = {one.call.number for one in going if one.call.answered is not None and one.call.ended is None}
         self.health.taken_over(left.handed_over, len({past.id for past, _ in left.history}))
+
+    def _remember_tls(self, every: float) -> None:
+        """Keep what another run has to know of TLS connections, if that was not done for so long (s)."""
+        now = time.monotonic()
+        if self.keys is None or not self.keys.secrets or now - self._remembered < every:
+            return
+        self._remembered = now
+        sessions, folder = self.engine.remember_tls(), self.files.folder
+        self.scribe.do(lambda: tls_memory.save(folder, sessions))
 
     def _visit(self) -> None:
         """Empty the rings once."""
@@ -343,6 +358,7 @@ class CaptureStage:
         time.sleep(2 * self.settings.capture.block_timeout_ms / 1000)
         self._visit()
         self._take(self.engine.stop())
+        self._remember_tls(0.0)
         left = self.queue.stop(DRAIN_S)
         self.health.ended(left)
         self.scribe.stop(LAST_WORDS_S)

@@ -121,6 +121,14 @@ class LiveEngine(Engine):
         self._past = None
         return self._finished_cycle()
 
+    def recall_tls(self, told: Iterable[Mapping[str, Any]]) -> int:
+        """Go on with TLS connections that an earlier run followed; return how many that are."""
+        return self._signalling.recall_tls(told)
+
+    def remember_tls(self) -> list[dict[str, Any]]:
+        """Return what another run has to know of the TLS connections that carry SIP: JSON, without secrets."""
+        return self._signalling.tls.remember()
+
     def stop(self) -> Cycle:
         """Capture stops: give out all open calls as running, and close the books."""
         self._joiner.finish()

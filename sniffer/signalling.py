@@ -1,8 +1,9 @@
 """The slow path: SIP messages out of datagrams, fragments and TCP streams. No I/O."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -181,6 +182,12 @@ class Signalling:
         """Read SIP over TLS too, as far as the secrets go. `ports` are those on which it is to be expected."""
         self.tls = TlsStreams(secrets, ports, may_begin)
         self._columns.follow_tls(secrets, ports)
+
+    def recall_tls(self, told: Iterable[Mapping[str, Any]]) -> int:
+        """Go on with TLS connections of an earlier run (`TlsStreams.remember`); return how many that are."""
+        count = self.tls.recall(told)
+        self.tell_columns()
+        return count
 
     def _said(self, said: Iterable[Said]) -> Iterator[Heard]:
         """Yield the messages in what was decrypted."""

@@ -4,7 +4,7 @@ Tolerant: what breaks off in the middle says what it has said so far; None only 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .suites import TLS13
 
@@ -35,6 +35,8 @@ class Hello:
     ticket: bytes = b""
     profiles: tuple[int, ...] = ()
     mki: bytes = b""
+    raw: bytes = field(default=b"", repr=False, compare=False)
+    """The message as it came, without its head."""
 
     @property
     def is_13(self) -> bool:
@@ -52,7 +54,7 @@ def client_hello(body: bytes, datagram: bool = False) -> Hello | None:
         read.vector(1)
     read.vector(2)
     read.vector(1)
-    return _with_extensions(Hello(random, version, session), read, server=False)
+    return _with_extensions(Hello(random, version, session, raw=body), read, server=False)
 
 
 def server_hello(body: bytes) -> Hello | None:
@@ -62,7 +64,8 @@ def server_hello(body: bytes) -> Hello | None:
     if len(random) < RANDOM:
         return None
     suite, compression = read.number(2), read.number(1)
-    return _with_extensions(Hello(random, version, session, suite, compression != 0), read, server=True)
+    hello = Hello(random, version, session, suite, compression != 0, raw=body)
+    return _with_extensions(hello, read, server=True)
 
 
 def _with_extensions(hello: Hello, read: "_Reader", server: bool) -> Hello:
@@ -89,6 +92,7 @@ def _with_extensions(hello: Hello, read: "_Reader", server: bool) -> Hello:
         ticket=ticket,
         profiles=profiles,
         mki=mki,
+        raw=hello.raw,
     )
 
 

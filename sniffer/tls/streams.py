@@ -5,11 +5,14 @@ what it is: what cannot be read soon, or is read and is not SIP, is left alone f
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 from ..reassembly import Connection, Stretch
 from .handshake import CLIENT, SERVER, Earlier
+from .memory import recalled, remembered
 from .records import begins_session
 from .secrets import Secrets
 from .session import Plain, Session
@@ -121,6 +124,26 @@ class TlsStreams:
             self._next_look = now + SECOND
             for kept in list(self._waiting.values()):
                 self._bound(kept, now)
+
+    def remember(self) -> list[dict[str, Any]]:
+        """Return what another run has to know to go on with the connections that carry SIP: JSON, without secrets."""
+        found = []
+        for connection, kept in self._kept.items():
+            told = remembered(kept.session)
+            if told is not None:
+                found.append({"connection": list(connection), "ours": kept.ours, **told})
+        return found
+
+    def recall(self, told: Iterable[Mapping[str, Any]]) -> int:
+        """Take connections that an earlier run has followed; return how many that are."""
+        for one in islice(told, MAX_SESSIONS):
+            session = recalled(one, self.secrets, self._earlier)
+            match one.get("connection"):
+                case [str(source), int(sport), str(target), int(port)] if session is not None:
+                    connection = source, sport, target, port
+                    self._kept[connection] = _Kept(connection, session, True, ours=one.get("ours") is True)
+                    self.flows_changed = True
+        return len(self._kept)
 
     def finish(self) -> None:
         """The input is over: what still waits is given up."""

@@ -19,6 +19,7 @@ from tapdeck.cli.config import load
 from tapdeck.cli.record import build_engine
 from tapdeck.sniffer.sources.payloads import RowParking
 from tapdeck.sniffer.tls.secrets import Secrets
+from tapdeck.storage import tls_memory
 from tapdeck.storage.sealing import Sealer
 from tapdeck.storage.spool import DONE
 from tests.support import files, hearing, shark, websocket
@@ -271,6 +272,28 @@ def test_live_as_from_the_capture(name: str, tmp_path: Path) -> None:
     assert seal_all(tmp_path, told(log), keep=True) == as_recorded(tmp_path, capture, "--key-log", str(log))
     assert_no_secret(tmp_path / "spool", log)
     assert_no_secret(tmp_path / "sealed", log)
+
+
+def test_live_a_connection_outlives_a_restart(tmp_path: Path) -> None:
+    """A phone's connection carries two calls; capture is started anew between them, and misses some of it."""
+    first, talk = plain_call(11), Talk(tmp_path)
+    other = replace(first.dialog, call_id="another@example.invalid")
+    second = plain_call(11, start_ns=START_NS + 60 * SECOND, shape=other, ssrc=(7, 8))
+    both = replace(first, signals=first.signals + second.signals, unheard=tuple(second.media_packets()))
+    packets = over_tls(both, talk)
+    end = START_NS + 30 * SECOND
+    kept: list[dict[str, object]] = []
+    for part in ([one for one in packets if one.time_ns < end], [one for one in packets if one.time_ns >= end]):
+        with Capture(tmp_path) as capture:
+            capture.engine.secrets.feed(talk.log.read_bytes())
+            capture.take_over()
+            assert capture.engine.recall_tls(tls_memory.load(tmp_path / "spool")) == len(kept)
+            capture.hear(part, size=30)
+        kept = capture.engine.remember_tls()
+        assert tls_memory.save(tmp_path / "spool", kept)
+    found = seal_all(tmp_path, Secrets())
+    assert [data for name, data in found.items() if name.endswith(".wav")] == [first.channels(), second.channels()]
+    assert_no_secret(tmp_path / "spool", talk.log)
 
 
 def test_live_dtls_goes_on_after_a_restart(tmp_path: Path) -> None:

@@ -64,6 +64,33 @@ def alarms(box: Box) -> list[str]:
 
 
 @needs_phones
+def test_a_restart_in_mid_call(tmp_path: Path) -> None:
+    """The connection began before the box was stopped; the BYE that comes behind its new start is read all the same."""
+    log = tmp_path / "sslkeys.log"
+    log.touch(0o600)
+    spoken = {host: speech(tmp_path, host) for host in ("a", "b")}
+    with Lab() as lab, Box(lab.tap, [TAP_INTERFACE], tmp_path, more=(*RING, "--key-log", str(log))) as box:
+        ends = [SecurePhone(lab, host, spoken[host], tmp_path, media="dtls_srtp", log=log) for host in ("a", "b")]
+        with ends[0] as caller, ends[1] as callee:
+            caller.dial(callee)
+            callee.answer()
+            time.sleep(2)
+            assert box.stop() == 0
+            box.start()
+            time.sleep(2)
+            caller.hang_up()
+            time.sleep(0.5)
+        box.wait_until_recorded(2)
+        box.wait_until_sealed()
+        assert "TLS connections of an earlier run are known" in box.said()
+    first, rest = box.recordings()
+    assert first.info["EndReason"] == "recorder stopped"
+    assert rest.info["EndReason"] == "BYE by caller"
+    assert rest.info["ContinuationOf"] == first.info["RecordingId"]
+    assert {one.info["Encrypted"] for one in (first, rest)} == {"SRTP AES_CM_128_HMAC_SHA1_80 (DTLS)"}
+
+
+@needs_phones
 def test_status_says_what_could_not_be_read(tmp_path: Path) -> None:
     log = tmp_path / "empty.log"
     log.touch(0o600)
