@@ -15,7 +15,7 @@ from tests.support.media import FORMS, MS, Form, Rtp, delayed, lost, talk, with_
 from tests.support.record import Result, record, unbalanced
 from tests.support.scene import START_NS, Scene, answered_ns, in_order, plain_call, set_up
 from tests.support.signalling import sdp
-from tests.support.srtp import PROFILES, SUITE, Key, Locked, announced, lock, packets, secure, shaped
+from tests.support.srtp import BY_HAND, PROFILES, SUITE, Key, Locked, announced, lock, packets, secure, shaped
 from tests.support.wrap import WRAPPINGS
 
 CALLER, CALLEE = Key(1), Key(2)
@@ -55,6 +55,29 @@ def test_every_suite_gives_the_plain_payload(suite: str, tmp_path: Path) -> None
     assert info["Caller-Srtp"] == info["Callee-Srtp"] == "authenticated=50 failed=0"
     assert result.summary["calls"]["recorded"] == 1
     assert result.summary["packets"]["refused"] == 0
+
+
+@pytest.mark.parametrize("suite", BY_HAND)
+@pytest.mark.parametrize("told", ["as registered", "as phones have it"])
+def test_suites_of_rfc_6188_across_a_wrap(suite: str, told: str, tmp_path: Path) -> None:
+    """AES with keys of 192 and 256 bits in counter mode; drafts of the RFC named them AES_CM_256_..., as phones do."""
+    scene = plain_call(1, seq=65_520)
+    keys = Key(1, suite, mki=b"\1", more="|2^31|1:1"), Key(2, suite)
+    heard = plain(scene, *keys)
+    if told != "as registered":
+        bits = suite.split("_")[1]
+        heard = [
+            replace(one, ip=resized(one.ip, f"AES_{bits}_CM_".encode(), f"AES_CM_{bits}_".encode())) for one in heard
+        ]
+    result = run(tmp_path, heard)
+    assert sound(result) == scene.channels()
+    assert result.only().info["Encrypted"] == f"SRTP {suite} (SDES)"
+    assert result.only().info["Caller-Srtp"] == result.only().info["Callee-Srtp"] == "authenticated=50 failed=0"
+
+
+def resized(packet: bytes, old: bytes, new: bytes) -> bytes:
+    assert len(old) == len(new)
+    return packet.replace(old, new)
 
 
 @pytest.mark.parametrize("form", FORMS)
