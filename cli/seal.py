@@ -18,6 +18,8 @@ from .users import with_present_users
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PAUSE_S = 0.5
+KEYS_S = 60.0
+"""How long a call waits for the keys of its sound (DTLS) after its end, where there is a key log, in seconds."""
 NICENESS = 10
 
 
@@ -47,7 +49,8 @@ def seal(once: bool, as_json: bool, config: Path | None, **options: Any) -> int:
 
     set_up(settings.monitoring.log_level, as_json)
 
-    stage = SealStage(settings, EventPrinter(as_json), keys=keys)
+    patience = KEYS_S if settings.tls.key_log and not once else 0.0
+    stage = SealStage(settings, EventPrinter(as_json), keys=keys, patience_s=patience)
     try:
         stage.begin()
         notify.ready("sealing")

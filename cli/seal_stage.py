@@ -17,7 +17,7 @@ from ..storage.ledger import NAME
 from ..storage.parcel import parcel
 from ..storage.quality import figures_of, flagged
 from ..storage.recording import Recording
-from ..storage.sealing import Sealer
+from ..storage.sealing import KeysLate, Sealer
 from ..storage.spool import DONE
 from ..storage.spool_file import SpoolError
 from . import notify
@@ -35,19 +35,22 @@ FAILED = "failed"
 """Folder of the spool for files that cannot be sealed, or not all of them: nothing is thrown away."""
 AGAIN_S = (5.0, 300.0)
 """When a file that could not be sealed is tried again: first, and at most, in seconds."""
+KEYS_AGAIN_S = 2.0
+"""When a call whose keys are late is looked at again, in seconds."""
 BEHIND = 200
 
 
 @dataclass(slots=True)
 class SealStage:
     """Seals the files of the spool, oldest first, one a tick. `at` is told of each step that is done, see
-    `storage.signing.STEPS`.
+    `storage.signing.STEPS`. `keys` are those of DTLS sessions; a call waits for its own for `patience_s` after its end.
     """
 
     settings: Settings
     printer: EventPrinter
     at: Callable[[str], None] = lambda step: None
     keys: TlsKeys | None = None
+    patience_s: float = 0.0
     _desk: Desk | None = field(init=False, default=None)
     _sealer: Sealer = field(init=False)
     _alarms: state.Alarms = field(init=False)
@@ -180,7 +183,7 @@ class SealStage:
         try:
             if self._desk is not None:
                 self._desk.turn_to(path)
-            recordings = self._sealer.seal(path)
+            recordings = self._sealer.seal(path, patient=time.time() - path.stat().st_mtime < self.patience_s)
             failed = next((one for one in recordings if one.error), None)
             if failed is not None:
                 self._later(path, failed.error)
@@ -188,6 +191,9 @@ class SealStage:
             for recording in recordings:
                 self._conclude(recording)
             self.at("handed over")
+        except KeysLate:
+            self._again[path.name] = time.monotonic() + KEYS_AGAIN_S, 0
+            return
         except SpoolError as error:
             self._set_aside(path, str(error))
             return

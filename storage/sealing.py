@@ -24,6 +24,7 @@ from .names import Naming
 from .recording import Archive, Recording
 from .spool import leg_of
 from .spool_file import SpoolError, SpoolFile, read_spool
+from .unlock import keys_are_late
 
 if TYPE_CHECKING:
     from .signing import Signing
@@ -36,6 +37,10 @@ MAX_NOTES = 4096
 Flow = tuple[int, int, int, int, int]
 Span = tuple[Flow, int, int]
 """A stream (address keys, ports, SSRC) from a time to another (steady ns)."""
+
+
+class KeysLate(Exception):
+    """The keys of a call are not known yet; nothing was recorded of it."""
 
 
 @dataclass(slots=True)
@@ -56,27 +61,29 @@ class Sealer:
     signing: "Signing | None" = None
     hearing: Hearing = field(default_factory=Hearing)
 
-    def seal(self, path: Path) -> list[Recording]:
+    def seal(self, path: Path, patient: bool = False) -> list[Recording]:
         """Record the call of a spool file. Running it again gives the same files again; where a recording failed,
         nothing is counted.
 
-        Raises SpoolError if the file is none, OSError if it cannot be read.
+        Raises SpoolError if the file is none, OSError if it cannot be read; if `patient`, KeysLate.
         """
         spool = read_spool(path)
         payloads = Payloads(self.scratch)
         try:
             engine = self.engine(payloads)
-            recordings = self._record(spool, payloads, engine)
+            recordings = self._record(spool, payloads, engine, patient)
         finally:
             payloads.close()
         if not any(recording.error for recording in recordings):
             self._add(engine.account)
         return recordings
 
-    def _record(self, spool: SpoolFile, payloads: Payloads, engine: Engine) -> list[Recording]:
+    def _record(self, spool: SpoolFile, payloads: Payloads, engine: Engine, patient: bool) -> list[Recording]:
         archive = self._archive(spool, payloads, engine)
         recordings: list[Recording] = []
         for number, ended in enumerate(self._calls(spool, payloads, engine)):
+            if patient and number == 0 and keys_are_late(ended):
+                raise KeysLate
             self._tell(spool, ended, first=number == 0)
             recordings += archive.add(ended)
         return [*recordings, *archive.flush()]

@@ -89,6 +89,13 @@ class Unlocker:
         return data, place + _UDP
 
 
+def keys_are_late(ended: EndedCall) -> bool:
+    """Tell whether a call's parties agreed on SRTP by DTLS, and none of its secrets is known so far."""
+    if not ended.agreements or not any(secret for _, secret in ended.tracked.secrecy()):
+        return False
+    return not any(dtls.masters([one], one.client, ended.secrets) for one in ended.agreements)
+
+
 def _padding(packets: Packets, rows: Ints, data: npt.NDArray[np.uint8], place: Ints, size: Ints) -> Ints:
     """Return how many bytes at the end of each payload are padding (RFC 3550 section 5.1)."""
     first = np.frombuffer(packets.data, dtype=np.uint8)[packets.start[rows]]

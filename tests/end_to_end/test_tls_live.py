@@ -64,6 +64,33 @@ def alarms(box: Box) -> list[str]:
 
 
 @needs_phones
+def test_keys_that_come_when_the_call_is_over(tmp_path: Path) -> None:
+    """A key log that is copied from the PBX now and then: the call waits for it."""
+    log, late = tmp_path / "sslkeys.log", tmp_path / "copied.log"
+    late.touch(0o600)
+    spoken = {host: speech(tmp_path, host) for host in ("a", "b")}
+    with Lab() as lab, Box(lab.tap, [TAP_INTERFACE], tmp_path, more=(*RING, "--key-log", str(late))) as box:
+        ends = [
+            SecurePhone(lab, host, spoken[host], tmp_path, transport="udp", media="dtls_srtp", log=log)
+            for host in ("a", "b")
+        ]
+        with ends[0] as caller, ends[1] as callee:
+            caller.dial(callee)
+            callee.answer()
+            time.sleep(1)
+            caller.hang_up()
+        wait_for("the end of the call", lambda: box.spooled("done"))
+        time.sleep(3)
+        assert box.spooled("done")
+        assert not [event for event in box.events() if event["event"] == "call"]
+        with late.open("ab") as file:
+            file.write(log.read_bytes())
+        box.wait_until_recorded(1)
+        box.wait_until_sealed()
+    assert box.recordings()[0].info["Encrypted"] == "SRTP AES_CM_128_HMAC_SHA1_80 (DTLS)"
+
+
+@needs_phones
 def test_a_restart_in_mid_call(tmp_path: Path) -> None:
     """The connection began before the box was stopped; the BYE that comes behind its new start is read all the same."""
     log = tmp_path / "sslkeys.log"
