@@ -15,6 +15,10 @@ from .plan import Plan
 from .side import WINDOW_NS, Side
 
 Pairs = list[tuple[str, str]]
+Scores = dict[int, float | None]
+"""The score of each 10 s of the axis in which packets came or are missing, None where none can be told."""
+HOUR = 360
+"""So many of them stand on a line."""
 MAX_PARTS = 200
 """Stretches with losses that are written out, the worst; of others only their number is."""
 MOST_LOSS = 3.0
@@ -32,15 +36,20 @@ class Distance:
 
     time: npt.NDArray[np.float64] = field(default_factory=_none)
     ms: npt.NDArray[np.float64] = field(default_factory=_none)
+    means: dict[int | None, float] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.ms):
+            self.means[None] = float(self.ms.mean())
+            which, place = np.unique(self.time // WINDOW_NS, return_inverse=True)
+            means = np.bincount(place, weights=self.ms) / np.bincount(place)
+            self.means.update(zip(which.astype(int).tolist(), means.tolist(), strict=True))
 
     def at(self, window: int | None = None) -> float:
         """Return the mean in ms: in one stretch of the axis if anything was measured there, else over all; 0 if it is
         not known.
         """
-        if len(self.ms) == 0:
-            return 0.0
-        mine = self.ms[self.time // WINDOW_NS == window] if window is not None else self.ms
-        return float(mine.mean() if len(mine) else self.ms.mean())
+        return self.means.get(window, self.means.get(None, 0.0))
 
 
 def distance(plan: Plan, party: Party) -> Distance:
@@ -61,8 +70,10 @@ def quality_lines(plan: Plan, party: Party) -> Pairs:
     if not side.figures.came.total():
         return []
     away = {one: distance(plan, one) for one in Party}
-    lines = [(f"{name}-Quality", _whole(plan, side, away))]
-    lines += [(f"{name}-LossPart", text) for text in _parts(plan, side, away)]
+    scores = {window: _score(plan, side, away, window) for window in side.figures.came | side.figures.missed}
+    lines = [(f"{name}-Quality", _whole(plan, side, away, scores))]
+    lines += [(f"{name}-LossPart", text) for text in _parts(plan, side, scores)]
+    lines += [(f"{name}-Scores", text) for text in _hours(plan, scores)]
     ms = away[party].ms
     if len(ms):
         text = f"roundtrip={ms.mean():.1f}ms least={ms.min():.1f}ms most={ms.max():.1f}ms measured={len(ms)}"
@@ -131,7 +142,7 @@ def _score(plan: Plan, side: Side, away: dict[Party, Distance], window: int | No
     return score(side.codecs, 100.0 * lost / (lost + came), ratio, _one_way(plan, side, away, window))
 
 
-def _whole(plan: Plan, side: Side, away: dict[Party, Distance]) -> str:
+def _whole(plan: Plan, side: Side, away: dict[Party, Distance], scores: Scores) -> str:
     figures = side.figures
     missed = figures.missed.total()
     ratio = burst_ratio(missed, figures.bursts, missed + figures.came.total())
@@ -141,8 +152,7 @@ def _whole(plan: Plan, side: Side, away: dict[Party, Distance]) -> str:
     if late:
         text += f" delay={late:.1f}ms"
     whole = _score(plan, side, away)
-    scores = [_score(plan, side, away, window) for window in figures.came | figures.missed]
-    known = [one for one in scores if one is not None]
+    known = [one for one in scores.values() if one is not None]
     if whole is not None:
         text += f" mos={whole:.2f}"
     if known and len(known) == len(scores):
@@ -150,7 +160,7 @@ def _whole(plan: Plan, side: Side, away: dict[Party, Distance]) -> str:
     return text
 
 
-def _parts(plan: Plan, side: Side, away: dict[Party, Distance]) -> Iterator[str]:
+def _parts(plan: Plan, side: Side, scores: Scores) -> Iterator[str]:
     """Yield the 10 s in which packets were lost, in the order of time: the worst, where there are too many."""
     figures = side.figures
     first = min(int(track.rows["time"][0]) for one in Party for track in _sound(plan, one))
@@ -160,10 +170,21 @@ def _parts(plan: Plan, side: Side, away: dict[Party, Distance]) -> Iterator[str]
         lost = figures.missed[window]
         start, loss = window * WINDOW_NS / _SECOND + begun, 100.0 * lost / (lost + figures.came[window])
         text = f"{start:+.3f}s lost={lost} loss={loss:.2f}%"
-        found = _score(plan, side, away, window)
+        found = scores[window]
         yield text + (f" mos={found:.2f}" if found is not None else "")
     if len(worst) > MAX_PARTS:
         yield f"and {len(worst) - MAX_PARTS} more, none of which lost more"
+
+
+def _hours(plan: Plan, scores: Scores) -> Iterator[str]:
+    """Yield the score of each 10 s, an hour a line."""
+    if not any(score is not None for score in scores.values()):
+        return
+    count = -(-plan.frames * _SECOND // (plan.rate * WINDOW_NS))
+    found = [scores.get(window) for window in range(count)]
+    texts = ["-" if one is None else f"{one:.2f}" for one in found]
+    for start in range(0, count, HOUR):
+        yield " ".join(texts[start : start + HOUR])
 
 
 def _reported(plan: Plan, party: Party) -> Iterator[str]:

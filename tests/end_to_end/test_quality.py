@@ -134,6 +134,8 @@ def test_losses_by_ten_seconds(tmp_path: Path) -> None:
     scores = [figures(line.partition(" ")[2])["mos"] for line in found]
     assert scores[1] < scores[2] <= scores[0] < 4.42
     assert quality["moslow"] == scores[1] < quality["mos"]
+    assert info["Caller-Scores"] == " ".join(f"{one:.2f}" for one in (*scores, 4.41))
+    assert info["Callee-Scores"] == "4.41 4.41 4.41 4.41"
     assert lines(recording, "Note") == ["Quality: loss 4.1% > 3% from caller"]
     assert figures(info["Callee-Quality"]) == pytest.approx(
         {"bursts": 0, "longest": 0, "burstratio": 1, "jittermost": 0, "mos": 4.41, "moslow": 4.41}
