@@ -9,7 +9,7 @@ from .tones import FLOOR_DBM0, LOOK, PERIOD, RATE, TAIL, Codes, Tone, ToneFinder
 
 LOT = 2048
 """Blocks that are looked at together: their samples fit into a processor's cache."""
-_SPARSE = 4
+_SPARSE = 8
 _FULL_PCM = 32_760.0
 _TABLES = {law: table.astype(np.float32) for law, table in PCM.items()}
 Ints = npt.NDArray[np.int64]
@@ -18,7 +18,7 @@ Ints = npt.NDArray[np.int64]
 class Ear:
     """Listens to one channel: codes of a `law`, or samples of 16 bits at `rate` Hz if that is `Law.NONE`.
 
-    Of each 26 ms, 13 are looked at; of each 104 ms, where no keys are wanted. Keys are found if `keys` says so and the
+    Of each 26 ms, 13 are looked at; of each 208 ms, where no keys are wanted. Keys are found if `keys` says so and the
     rate is a multiple of 8,000; those fainter than `floor` (dBm0) are passed over.
     """
 
@@ -29,7 +29,7 @@ class Ear:
         self._finder = ToneFinder(table, self._over, floor)
         full = float(table.max()) if table is not None else _FULL_PCM * (1.0 if self._over == 1 else 0.98)
         self._step = PERIOD if self._keys else _SPARSE * PERIOD
-        self._levels = Levels(full, self._step * self._over / rate)
+        self._levels = Levels(full, self._step * self._over / rate, self._step // LOOK)
         self._before: Codes = np.empty(0, dtype=np.uint8 if table is not None else np.int16)
         self._heard = 0  # samples of 8,000 a second, before the piece that comes
         self._looked = 0  # blocks

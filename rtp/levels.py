@@ -28,7 +28,7 @@ CLIPPED_SHARE, CLIPPED_RUNS = 0.003, 10
 @dataclass(frozen=True, slots=True)
 class Sound:
     """A channel's sound: mean `level` (dBm0) of the blocks in which there is any, `peak` (dBFS), the share of `active`
-    blocks and their seconds; `clipped`: the share of their samples at full scale, and `runs` of them.
+    blocks and their seconds; `clipped`: the share of their samples at full scale, and about how many `runs` these make.
     """
 
     level: float | None = None
@@ -58,11 +58,12 @@ class Sound:
 @dataclass(slots=True)
 class Levels:
     """Collects the levels of a channel. `full` is the largest sample that its codec has, `block_s` what a block stands
-    for, in seconds.
+    for, in seconds: `times` as much as it is long.
     """
 
     full: float
     block_s: float
+    times: int = 1
     peak: float = 0.0
     at_full: int = 0
     runs: int = 0
@@ -105,7 +106,7 @@ class Levels:
             active_s=count * self.block_s,
             loudest=loudest,
             clipped=self.at_full / (count * self.size),
-            runs=self.runs,
+            runs=self.runs * self.times,
         )
 
 

@@ -17,7 +17,7 @@ from .render import encoding
 from .wav import Encoding
 
 Bytes = npt.NDArray[np.uint8]
-_EVERY = 13
+_EVERY = 101
 """One sample of so many is held against the other side's."""
 _LAWS = {Encoding.ALAW: Law.A, Encoding.MULAW: Law.MU, Encoding.PCM16: Law.NONE}
 _LOUD = 256
@@ -25,6 +25,9 @@ _LOUD = 256
 _LOUD_CODES = {law: np.abs(table.astype(np.int32)) >= _LOUD for law, table in PCM.items()}
 _SAME = 0.98
 _ENOUGH_S = 2.0
+_PRINTS, _PRINT, _PRINT_AT = 500, 8, 16
+"""Packets of each side at the call's begin of which some codes are held against the other side's, and which of them."""
+_LOOPED, _FEW = 0.9, 50
 SPOKE_S = 5.0
 """A side that is heard for so long has said something to which the other should have answered, in seconds."""
 ONE_WAY, SAME, CLIPPING, NO_SOUND = "ONE_WAY_SOUND", "SAME_SOUND", "CLIPPING", "NO_SOUND"
@@ -46,6 +49,8 @@ class Listener:
         self._law = _LAWS[encoding(plan)]
         self._ears = {party: Ear(self._law, plan.rate, keys=keys, floor=floor) for party in Party}
         self._loud = self._equal = self._heard = 0
+        self._apart: int | None = None
+        self._sounds: dict[Party, Sound] = {}
 
     def watch(self, sound: Iterator[Bytes]) -> Iterator[Bytes]:
         """Yield the pieces of the WAV's sound as they come."""
@@ -55,6 +60,8 @@ class Listener:
 
     def _hear(self, piece: Bytes) -> None:
         stereo = (piece if self._law else piece.view("<i2")).reshape(-1, 2)
+        if not self._heard and self._law:
+            self._apart = _apart(self._plan, stereo, self._law)
         self._heard += len(stereo)
         for side, party in enumerate((Party.CALLER, Party.CALLEE)):
             self._ears[party].hear(stereo[:, side], self._heard >= self._plan.frames)
@@ -65,18 +72,41 @@ class Listener:
         self._equal += int(np.count_nonzero(loud & (left == right)))
 
     def sound(self, party: Party) -> Sound:
-        """Return a side's levels."""
-        return self._ears[party].sound()
+        """Return a side's levels, when all has been heard."""
+        if party not in self._sounds:
+            self._sounds[party] = self._ears[party].sound()
+        return self._sounds[party]
 
     def tones(self, party: Party) -> list[Tone]:
         """Return the keys in a side's sound, by samples of 8,000 a second."""
         return self._ears[party].tones
 
     @property
-    def same(self) -> bool:
-        """Whether both sides are the same sound: a mirror that shows one direction twice, or a loop."""
+    def same(self) -> int | None:
+        """By how many samples the callee's sound comes later than the caller's if both are the same: a mirror that
+        shows one direction twice, or a loop. None if they are not.
+        """
         enough = self._loud * _EVERY >= _ENOUGH_S * self._plan.rate
-        return enough and self._equal >= _SAME * self._loud
+        return 0 if enough and self._equal >= _SAME * self._loud else self._apart
+
+
+def _apart(plan: Plan, stereo: npt.NDArray[np.uint8], law: Law) -> int | None:
+    """Return how much later (samples) the callee's packets bear what the caller's do, None if they do not."""
+    prints, places = [], []
+    for side, party in enumerate((Party.CALLER, Party.CALLEE)):
+        channel = plan.sides[party].channel
+        starts = channel.sample[:_PRINTS][channel.size[:_PRINTS] >= _PRINT_AT + _PRINT]
+        starts = starts[starts + _PRINT_AT + _PRINT <= len(stereo)]
+        codes = stereo[:, side][starts[:, None] + np.arange(_PRINT_AT, _PRINT_AT + _PRINT)]
+        loud = _is_loud(codes, law).all(axis=1)
+        prints.append(np.ascontiguousarray(codes[loud]).view("<u8")[:, 0])
+        places.append(starts[loud])
+    if min(len(one) for one in prints) < _FEW:
+        return None
+    found, mine, others = np.intersect1d(prints[0], prints[1], return_indices=True)
+    if len(found) < _LOOPED * min(len(np.unique(one)) for one in prints) or len(found) < _FEW:
+        return None
+    return int(np.median(places[1][others] - places[0][mine]))
 
 
 def _is_loud(codes: npt.NDArray[np.integer[Any]], law: Law) -> npt.NDArray[np.bool_]:
@@ -109,8 +139,9 @@ def faults(plan: Plan) -> list[tuple[str, str]]:
             found.append((ONE_WAY, f"{party.value} is not heard ({why}), {party.other.value} is, for {spoke:.0f} s"))
     if answered and plan.frames >= 2 * SPOKE_S * plan.rate and all(sound.silent for sound in sounds.values()):
         found.append((NO_SOUND, f"{plan.frames / plan.rate:.0f} s of silence from both sides"))
-    if heard.same:
-        found.append((SAME, "both sides are the same sound: a loop, or one direction is mirrored twice"))
+    if (apart := heard.same) is not None:
+        later = f", {'callee' if apart > 0 else 'caller'} {abs(apart) * 1000 // plan.rate} ms later" if apart else ""
+        found.append((SAME, f"both sides are the same sound{later}: a loop, or one direction is mirrored twice"))
     for party, sound in sounds.items():
         if sound.overdriven:
             text = f"{party.value} is overdriven: {100 * sound.clipped:.1f}% of its sound is at full scale"

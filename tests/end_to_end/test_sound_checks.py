@@ -14,7 +14,7 @@ import soundfile
 from tests.support import encoded, files
 from tests.support.ip import Packet
 from tests.support.keys import FULL, RATE, Samples, quiet, talking
-from tests.support.media import PCMA, PCMU
+from tests.support.media import MS, PCMA, PCMU
 from tests.support.record import Recording, record
 from tests.support.scene import Scene, ended
 
@@ -130,6 +130,22 @@ def test_the_same_sound_on_both_sides(tmp_path: Path, pts: tuple[int, int]) -> N
     other = tmp_path / "other"
     other.mkdir()
     assert "SoundFault" not in recorded(other, talking(sound, spoken(8, 2), pts=pts).packets()).info
+
+
+@pytest.mark.parametrize("later_ms", [20, 137, 900])
+def test_sound_that_comes_back_in_a_loop(tmp_path: Path, later_ms: int) -> None:
+    """The far end sends each packet back, some of them are lost on the way."""
+    scene = talking(spoken(8, 1), np.zeros(8 * RATE))
+    back = [
+        replace(one, time_ns=one.time_ns + later_ms * MS, source=one.target, target=one.source, ssrc=7, ts=one.ts + 5)
+        for number, one in enumerate(scene.left)
+        if number % 30
+    ]
+    recording = recorded(tmp_path, ended(replace(scene, right=tuple(back))).packets())
+    told = recording.info["SoundFault"]
+    found = re.match(r"SAME_SOUND: both sides are the same sound, callee (\d+) ms later", told)
+    assert found, told
+    assert int(found[1]) == pytest.approx(later_ms, abs=2)
 
 
 def overdriven(gain_db: float) -> Scene:
