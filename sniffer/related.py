@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 SETUP = 180 * SECOND
 """How long after a leg's INVITE another leg may begin because of it, in ns."""
+SOON = 10 * SECOND
+"""How long after a leg's INVITE another one between other hosts may begin that only the numbers relate to it, in ns."""
 TRANSFER = 64 * SECOND
 """How long after a REFER or a redirection the call that it asks for may begin, in ns."""
 MAX_RECENT = 4096
@@ -79,6 +81,9 @@ class Relations:
             known = self._index.get(("call-id" if kind in _NAMED else kind, key), [])
             if kind == "link" and len(known) > MAX_SAME_LINK:
                 continue
+            if kind == "numbers":
+                known = [old for old in known if _passed_on(old.call, call)]
+                known = known if len(known) == 1 else []  # of several, nobody knows which
             for old in known:
                 how = _how(kind, old.call, call)
                 if how is not None:
@@ -161,15 +166,17 @@ def _answers_to(call: Call) -> list[Key]:
     keys = [("call-id", call.call_id), ("link", call.call_id), ("host", call.invite_to[0])]
     keys += dict.fromkeys((_phone(call.invite_from, call.caller.number), _phone(call.invite_to, call.callee.number)))
     keys += [("link", link) for link in call.links if link != call.call_id]
+    keys += _numbers(call)
     return keys + ([("session", call.session_id)] if call.session_id else [])
 
 
 def _looks_for(call: Call) -> list[Key]:
     """Keys of calls that this one may continue: same Call-ID, Session-ID (RFC 7989), Replaces (RFC 3891), Join (RFC
-    3911), what PBXs write into headers, or B2BUA.
+    3911), what PBXs write into headers, B2BUA by hosts or by numbers.
     """
     keys = [("call-id", call.call_id), ("host", call.invite_from[0]), _phone(call.invite_from, call.caller.number)]
     keys += [("link", link) for link in (*call.links, call.call_id)]
+    keys += _numbers(call)
     for kind, other in (("replaces", call.replaces), ("joins", call.joins)):
         if other and other != call.call_id:
             keys.append((kind, other))
@@ -182,6 +189,8 @@ def _phone(host: Endpoint, number: str) -> Key:
 
 def _how(kind: str, old: Call, new: Call) -> How | None:
     """What the old call is to the new one that was found by such a key, None if it is nothing to it."""
+    if kind == "numbers":
+        return How.OUTER
     if kind == "host":
         return How.OUTER if _made_by(old, new) else None
     if kind == "phone":
@@ -205,6 +214,23 @@ def _made_by(old: Call, new: Call) -> bool:
     before = {_bare(number) for number in (old.caller.number, old.dialled, old.callee.number)} - {""}
     after = {_bare(number) for number in (new.caller.number, new.dialled, new.callee.number)} - {""}
     return any(_same(one, other) for one in before for other in after)
+
+
+def _passed_on(old: Call, new: Call) -> bool:
+    """Tell whether a session border controller has passed a call on from another address of its own: caller and callee
+    agree while the first leg rings, and neither leg has a host in common with the other, as two calls of one host have.
+    """
+    if not (_waits(old, new) and new.started - old.started <= SOON):
+        return False
+    hosts = {old.invite_from[0], old.invite_to[0]} & {new.invite_from[0], new.invite_to[0]}
+    return not hosts and _same_caller(old, new)
+
+
+def _numbers(call: Call) -> list[Key]:
+    """Keys of who calls whom, by the ends of their numbers, which all ways of writing them have in common."""
+    caller = _bare(call.caller.number)[-6:]
+    called = {_bare(number)[-6:] for number in (call.dialled, call.callee.number)} - {""}
+    return [("numbers", f"{caller} {number}") for number in sorted(called) if caller]
 
 
 def _same_caller(old: Call, new: Call) -> bool:

@@ -1,7 +1,8 @@
 """Streams of two calls that are the same sound: a PBX that hands RTP on leaves its SSRC and numbers alone. Pure.
 
-One goes to the host that the other comes from, at that time, and their first packets' numbers fit. Load generators
-give all calls one SSRC: where several streams fit, none is taken for the twin.
+One goes to the host that the other comes from, or (a session border controller, with an address on each side) they
+have no host in common; and their first packets' numbers fit. Load generators give all calls one SSRC: they have hosts
+in common, and where several streams fit, none is taken for the twin.
 """
 
 from typing import Any
@@ -24,7 +25,7 @@ class Twins:
         self._claims: dict[int, list[Claim]] = {}
 
     def meet(self, claim: Claim, rows: Any) -> Claim | None:
-        """Take a new claim; return that of another call on whose stream its sound passes too. `rows` are all streams."""
+        """Take a new claim; return that of another call on whose stream its sound passes too. `rows`: all streams."""
         known = self._claims.setdefault(int(rows["ssrc"][claim.stream]), [])
         mine = rows[claim.stream]
         found = {
@@ -50,7 +51,10 @@ class Twins:
 
 def _handed_on(first: Any, second: Any) -> bool:
     """Tell whether the second stream shows the first one's packets behind a relay, by how each began."""
-    if first["destination"] != second["source"] or not first["first"] <= second["first"] <= first["last"] + RELAY_NS:
+    ends = {int(first["source"]), int(first["destination"])} & {int(second["source"]), int(second["destination"])}
+    if ends and first["destination"] != second["source"]:
+        return False
+    if not first["first"] <= second["first"] <= first["last"] + RELAY_NS:
         return False
     number = (int(second["sequence"]) - int(first["sequence"])) & 0xFFFF
     ticks = (int(second["stamp"]) - int(first["stamp"])) & 0xFFFFFFFF

@@ -68,23 +68,60 @@ def test_the_same_sound_shows_legs_whatever_their_numbers() -> None:
     }
 
 
+LEGS = {("outer", "inner"): How.INNER, ("inner", "outer"): How.OUTER}
+
+
+@pytest.mark.parametrize("number", ["", "77777"], ids=["the same numbers", "another number"])
+def test_a_border_controller_has_an_address_on_each_side(number: str) -> None:
+    assert ties(shapes.through_pbx(1, far="192.0.2.77", number=number)) == LEGS
+
+
+def test_numbers_and_time_show_legs_whose_sound_is_made_anew() -> None:
+    shape = own_sound(shapes.through_pbx(1, far="192.0.2.77"))
+    assert ties(shape) == LEGS
+    shape["inner"] = moved(shape["inner"], START_NS + 11 * SECOND)
+    assert ties(shape) == {}
+
+
+def test_calls_of_one_host_to_one_number_are_not_taken_for_legs() -> None:
+    """As a load generator makes them: all from one host to another, ringing at once."""
+    ann, bob, _ = shapes.people(1)
+    shape = {
+        str(n): shapes.call(f"{n}@x", replace(ann, tag=f"t{n}"), replace(bob, tag=f"u{n}"), START_NS + n * 20 * MS, n)
+        for n in range(1, 6)
+    }
+    assert ties(shape) == {}
+
+
+def test_of_several_calls_with_the_same_numbers_none_is_taken() -> None:
+    shape = own_sound(shapes.through_pbx(1, far="192.0.2.77"))
+    ann, bob, _ = shapes.people(1)
+    there = replace(ann, sip=Endpoint("198.51.100.9", 5060), media=Endpoint("198.51.100.9", 9000), tag="else")
+    where = replace(bob, sip=Endpoint("198.51.100.8", 5060), media=Endpoint("198.51.100.8", 9000), tag="where")
+    shape["else"] = shapes.call("else@x", there, where, START_NS + MS, 30)
+    assert ("outer", "inner") not in ties(shape)
+
+
+def own_sound(shape: Shape) -> dict[str, Scene]:
+    """The shape with other SSRCs in each call."""
+    return {
+        name: replace(
+            scene,
+            left=tuple(replace(one, ssrc=one.ssrc ^ number << 4) for one in scene.left),
+            right=tuple(replace(one, ssrc=one.ssrc ^ number << 4) for one in scene.right),
+        )
+        for number, (name, scene) in enumerate(shape.items())
+    }
+
+
 def test_a_call_that_was_answered_before_another_began_is_no_outer_leg() -> None:
     """A PBX that connects a second call to one that goes on: the same sound, but nobody made the one for the other."""
     shape = shapes.through_pbx(1, number="77777", later_ms=300)
     assert ties(shape) == {("outer", "inner"): How.SAME_SOUND, ("inner", "outer"): How.SAME_SOUND}
 
 
-def test_sound_of_its_own_shows_nothing() -> None:
-    shape = shapes.through_pbx(1, number="77777", relays=False)
-    shape = {
-        name: replace(
-            scene,
-            left=tuple(replace(one, ssrc=one.ssrc ^ number) for one in scene.left),
-            right=tuple(replace(one, ssrc=one.ssrc ^ number) for one in scene.right),
-        )
-        for number, (name, scene) in enumerate(shape.items())
-    }
-    assert ties(shape) == {}
+def test_sound_of_its_own_and_other_numbers_show_nothing() -> None:
+    assert ties(own_sound(shapes.through_pbx(1, number="77777"))) == {}
 
 
 def test_a_load_generator_s_calls_through_a_pbx_are_not_taken_for_each_other() -> None:
@@ -126,7 +163,7 @@ def same_stream(scene: Scene, pbx: Endpoint, seed: int, inside: bool) -> Scene:
             changed = body.replace(text[1], new[1]).replace(text[0], new[0])
             head = head.replace(b"Content-Length: %d" % len(body), b"Content-Length: %d" % len(changed))
             body = changed
-        signals.append(replace(signal, text=head + blank + body))
+        signals.append(replace(signal, text=(head + blank + body).replace(b"2001", b"2%d01" % seed)))
     return replace(scene, signals=tuple(signals), left=change(scene.left), right=change(scene.right))
 
 

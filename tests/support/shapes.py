@@ -190,13 +190,19 @@ def through_pbx(
     number: str = "",
     relays: bool = True,
     talk_ms: int = TALK_MS,
+    far: str = "",
 ) -> Shape:
-    """Ann's call to Bob over a PBX that hands on the RTP as it is; `number` is whom it calls instead of Bob's own."""
+    """Ann's call to Bob over a PBX that hands on the RTP as it is.
+
+    `number` is whom it calls instead of Bob's own, `far` its address on the other side (a session border controller).
+    """
     ann, bob, _ = people(seed)
     net = ann.sip.address.rpartition(".")[0]
     pbx, sound = Endpoint(f"{net}.1", 5060), f"{net}.1"
     inward = replace(bob, sip=pbx, media=Endpoint(sound, 30000), tag=f"in{seed}")
-    outward = replace(ann, sip=pbx, media=Endpoint(sound, 30002), tag=f"out{seed}")
+    outward = replace(
+        ann, sip=Endpoint(far or pbx.address, 5060), media=Endpoint(far or sound, 30002), tag=f"out{seed}"
+    )
     outer = call(f"outer-{seed}@example.invalid", ann, inward, START_NS, seed, headers, talk_ms)
     if number:
         bob = replace(bob, number=number, name="")
