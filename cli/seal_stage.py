@@ -59,6 +59,7 @@ class SealStage:
     _poor: int = field(init=False)
     _again: dict[str, tuple[float, int]] = field(init=False, default_factory=dict)
     _errors: dict[str, str] = field(init=False, default_factory=dict)
+    _late: dict[str, int] = field(init=False, default_factory=dict)
     _failed: bool = field(init=False, default=False)
     _queue: list[Path] = field(init=False, default_factory=list)
     _reported: float = field(init=False, default=0.0)
@@ -183,7 +184,10 @@ class SealStage:
         try:
             if self._desk is not None:
                 self._desk.turn_to(path)
-            recordings = self._sealer.seal(path, patient=time.time() - path.stat().st_mtime < self.patience_s)
+            patient = time.time() - path.stat().st_mtime < self.patience_s
+            if patient and self._has_no_news(path):
+                raise KeysLate
+            recordings = self._sealer.seal(path, patient)
             failed = next((one for one in recordings if one.error), None)
             if failed is not None:
                 self._later(path, failed.error)
@@ -193,6 +197,7 @@ class SealStage:
             self.at("handed over")
         except KeysLate:
             self._again[path.name] = time.monotonic() + KEYS_AGAIN_S, 0
+            self._late[path.name] = self.keys.secrets.revision if self.keys else -1
             return
         except SpoolError as error:
             self._set_aside(path, str(error))
@@ -214,6 +219,12 @@ class SealStage:
         path.unlink()
         self.at("removed")
         self._forget(path)
+
+    def _has_no_news(self, path: Path) -> bool:
+        """Tell whether no key has come since a call was looked at that lacked its own."""
+        if self.keys is None or path.name not in self._late:
+            return False
+        return self.keys.fresh().revision == self._late[path.name]
 
     def _conclude(self, recording: Recording) -> None:
         """A recording is durable: hand it on, and say so."""
@@ -302,6 +313,7 @@ class SealStage:
         """A file is done with."""
         self._again.pop(path.name, None)
         self._errors.pop(path.name, None)
+        self._late.pop(path.name, None)
 
     def _look_at_failures(self) -> None:
         """Have an alarm while anything is not sealed."""

@@ -1,6 +1,6 @@
 """From datagrams to ended calls: the loop that joins all parts. No I/O, no clock: time is the packets' time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -108,9 +108,7 @@ class Engine:
 
     def _catch_up(self) -> None:
         """Hear what was said over TLS before its keys came."""
-        self.correlator.present = self._now
-        for heard in self._signalling.catch_up(self._now):
-            self._hear(heard)
+        self._hear_all(self._signalling.catch_up(self._now), self._now)
 
     def _is_due(self) -> bool:
         """Tell whether it is time to give out calls."""
@@ -227,9 +225,14 @@ class Engine:
         if packet.fate is Fate.DTLS:
             self._shook_hands(packet)
             return
-        self.correlator.present = packet.time
-        for heard in self._signalling.messages(packet):
+        self._hear_all(self._signalling.messages(packet), packet.time)
+
+    def _hear_all(self, said: Iterable[Heard], now: int) -> None:
+        """Hear messages at `now` (ns). Some may have crossed the wire before, when nobody could read them yet."""
+        for heard in said:
+            self.correlator.present = now
             self._hear(heard)
+            self.correlator.present = 0
 
     def _shook_hands(self, packet: SlowPacket) -> Agreement | None:
         return self._handshakes.add(packet)
