@@ -10,7 +10,7 @@ from .secrets import CLIENT_RANDOM, PREMASTER, RSA, Secrets
 from .suites import SUITES, TLS13, CipherSuite
 
 CLIENT, SERVER = 0, 1
-MAX_SAID = 1 << 16
+MAX_SAID = 1 << 15
 """Bytes of a handshake that are kept for a master secret that depends on them."""
 _KEY_EXCHANGE, _NEW_TICKET, _HELLO_DONE = 16, 4, 14
 
@@ -56,7 +56,7 @@ class Handshake:
     premaster: bytes = b""
     """The client's key exchange: of RSA the encrypted premaster secret, behind its length."""
     digest: bytes = b""
-    """The hash of what was said up to there, if that is known without the words."""
+    """The hash of what was said up to there."""
     unreadable: str = ""
     _said: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()), repr=False)
     _complete: bool = False
@@ -92,6 +92,8 @@ class Handshake:
         elif kind == _KEY_EXCHANGE and side == CLIENT:
             self._say(side, message)
             self.premaster, self._complete = body, True
+            self.digest = self._transcript()
+            self._forget_words()
             return
         elif kind == _NEW_TICKET and side == SERVER:
             self._ticket = body[6 : 6 + int.from_bytes(body[4:6], "big")]
@@ -105,13 +107,18 @@ class Handshake:
         self._complete = bool(premaster)
         self._answer(server)
 
-    def transcript(self) -> bytes:
+    @property
+    def waiting(self) -> int:
+        """Bytes that are kept until the key exchange is heard."""
+        return sum(map(len, self._said))
+
+    def _transcript(self) -> bytes:
         """Return the hash of the handshake up to the key exchange (RFC 7627 section 3): of the client's first message,
         all of the server's, the client's others.
         """
         agreed = self.agreed()
-        if self.digest or agreed is None:
-            return self.digest
+        if agreed is None:
+            return b""
         client, server = (bytes(said) for said in self._said)
         first = 4 + int.from_bytes(client[1:4], "big")
         words = client[:first] + _until_done(server) + client[first:]
@@ -122,8 +129,7 @@ class Handshake:
             return
         self.client, self.server = hello, None
         self._complete, self.premaster, self.digest, self._ticket = False, b"", b"", b""
-        for said in self._said:
-            said.clear()
+        self._forget_words()
 
     def _answer(self, hello: Hello | None) -> None:
         if hello is None or hello.random == RETRY or self.is_13:
@@ -137,8 +143,13 @@ class Handshake:
     def _say(self, side: int, message: bytes) -> None:
         """Keep what is said up to the key exchange."""
         said = self._said[side]
-        if not self._complete and not self.is_13 and len(said) + len(message) <= MAX_SAID:
+        wanted = self.secrets.wants_words and not self._complete and not self.is_13
+        if wanted and len(said) + len(message) <= MAX_SAID:
             said += message
+
+    def _forget_words(self) -> None:
+        for said in self._said:
+            said.clear()
 
     # -- master secrets ------------------------------------------------------------------------------------------------
 
@@ -178,7 +189,7 @@ class Handshake:
             return None
         name = prf_hash(agreed.server.version, agreed.suite.hash)
         extended = agreed.client.extended and agreed.server.extended
-        session = self.transcript() if extended else None
+        session = self.digest if extended else None
         return master_secret(name, told, agreed.client.random + agreed.server.random, session)
 
     def _decrypted(self, cipher: bytes) -> bytes | None:

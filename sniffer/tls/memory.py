@@ -24,7 +24,7 @@ def remembered(session: Session) -> dict[str, Any] | None:
         "client": shake.client.raw.hex(),
         "server": shake.server.raw.hex(),
         "premaster": shake.premaster.hex(),
-        "digest": shake.transcript().hex() if shake.premaster else "",
+        "digest": shake.digest.hex(),
         "sides": [_side(side) for side in session.sides],
     }
 

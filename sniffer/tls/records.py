@@ -7,7 +7,7 @@ CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION, HEARTBEAT = range(20, 25)
 CLIENT_HELLO, SERVER_HELLO = 1, 2
 HEAD = 5
 MAX_BODY = (1 << 14) + 2048
-MAX_MESSAGE = 1 << 17
+MAX_MESSAGE = 1 << 16
 """Bytes of a handshake message that is read: chains of certificates are long."""
 _BEGINNING = re.compile(rb"[\x14-\x18]\x03[\x00-\x04]")
 
@@ -113,6 +113,11 @@ class Messages:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of a message that is not whole yet."""
+        return len(self._buffer)
 
     def reset(self) -> None:
         """Something is missing: forget the message under way."""

@@ -38,12 +38,18 @@ class Secrets:
     odd: int = 0
     wanted: bool = False
     """Whether TLS is to be looked at although there is no secret yet: a key log is on its way."""
+    _premasters: bool = False
     _kept: OrderedDict[tuple[str, bytes], bytes] = field(default_factory=OrderedDict, repr=False)
     _rest: bytes = field(default=b"", repr=False)
     _long: bool = False
 
     def __bool__(self) -> bool:
         return self.wanted or bool(self._kept) or bool(self.servers)
+
+    @property
+    def wants_words(self) -> bool:
+        """Whether there are secrets of which keys are made with what was said in the handshake."""
+        return self._premasters or bool(self.servers)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -82,6 +88,7 @@ class Secrets:
         if found is None:
             return False
         key, secret = found
+        self._premasters |= key[0] in (PREMASTER, RSA)
         if self._kept.get(key) == secret:
             return False
         self._kept[key] = secret

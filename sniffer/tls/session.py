@@ -130,8 +130,9 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait."""
-        return sum(side.size for side in self.sides)
+        """Bytes that wait, for a secret or for the rest of a record or message."""
+        parts = sum(side.size + side.cutter.waiting + side.messages.waiting for side in self.sides)
+        return parts + self.handshake.waiting
 
     @property
     def since(self) -> int | None:

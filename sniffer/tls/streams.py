@@ -189,6 +189,9 @@ class TlsStreams:
         self._count(kept)
         self._kept.pop(kept.connection, None)
         self._strangers.pop(kept.connection, None)
+        self._waiting.pop(kept.connection, None)
+        self._total -= kept.waiting
+        kept.waiting = 0
         self.flows_changed = True
 
     # -- what was said -------------------------------------------------------------------------------------------------
@@ -219,7 +222,7 @@ class TlsStreams:
         waiting = kept.session.waiting
         self._total += waiting - kept.waiting
         kept.waiting = waiting
-        if kept.session.waiting_records:
+        if waiting:
             self._waiting.setdefault(kept.connection, kept)
         else:
             self._waiting.pop(kept.connection, None)
@@ -236,7 +239,11 @@ class TlsStreams:
         elif _is_other(kept):
             self._drop(kept)
         while self._total > MAX_TOTAL and self._waiting:
-            self._give_up(next(iter(self._waiting.values())))
+            oldest = next(iter(self._waiting.values()))
+            if oldest.session.waiting_records:
+                self._give_up(oldest)
+            else:
+                self._drop(oldest)
 
     def _give_up(self, kept: _Kept) -> None:
         if kept.session.waiting_records:

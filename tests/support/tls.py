@@ -7,6 +7,7 @@ wire = talk.shake_hands() + talk.say(CLIENT, b"INVITE ...")
 from __future__ import annotations
 
 import ssl
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -72,7 +73,9 @@ class Talk:
             if self.ciphers:
                 context.set_ciphers(f"{self.ciphers}:@SECLEVEL=0")
             if self.before is None:
-                context.minimum_version, context.maximum_version = self.minimum, self.maximum
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # of TLS 1.0, which phones still speak
+                    context.minimum_version, context.maximum_version = self.minimum, self.maximum
             if not self.tickets:
                 context.options |= ssl.OP_NO_TICKET
         client.keylog_filename = str(self.log)
