@@ -67,7 +67,9 @@ class OwnSettings:
 class SipSettings:
     """Where signalling is looked for."""
 
-    ports: tuple[int, ...] = _setting((5060,), "ports of SIP over UDP and TCP", 1, 65535, option="sip-ports")
+    ports: tuple[int, ...] = _setting(
+        (5060,), "ports of SIP over UDP and TCP; on others it is found by its content", 1, 65535, option="sip-ports"
+    )
     link_headers: tuple[str, ...] = _setting(
         LINK_HEADERS, "headers in which the legs of a call across a PBX bear the same value"
     )
