@@ -72,6 +72,19 @@ def test_whose_place_is_taken(to: str) -> None:
     assert call.transfers[0].replaces == "x@h"
 
 
+@pytest.mark.parametrize(
+    ("tags", "by"), [("local-tag=b;remote-tag=a", "callee"), ("local-tag=a;remote-tag=b", "caller")]
+)
+def test_a_transfer_asked_for_in_a_dialog_of_its_own(tags: str, by: str) -> None:
+    call = after(f"""
+        2    bob>alice REFER 1 q/ call=other "Target-Dialog: one;{tags}" "Refer-To: <sip:carol@example.com>"
+             Transferred carol
+        3    bob>alice REFER 1 r/ call=third "Target-Dialog: none;{tags}" "Refer-To: <sip:dave@example.com>"
+        4    bob>alice REFER 1 s/ call=fourth "Refer-To: <sip:dave@example.com>"
+    """)
+    assert [(one.by.value, one.target) for one in call.transfers] == [(by, "carol")]
+
+
 def test_transfers_without_end() -> None:
     lines = "".join(
         f'\n        2.{n:04}    bob>alice REFER {n} b/a "Refer-To: <sip:c{n}@x>"\n             Transferred c{n}'
