@@ -180,6 +180,16 @@ class Bindings:
             self._beside.add(endpoint)
             self._ends = None
 
+    @property
+    def any_beside(self) -> bool:
+        """Whether any endpoint was ever named for something else than RTP."""
+        return bool(self._beside)
+
+    def only_beside(self, endpoint: EndpointKey) -> bool:
+        """Tell whether SDP named an endpoint last for something else than RTP."""
+        said = [binding.media for binding in self._table.get(endpoint, ()) if binding.media is not None]
+        return any("RTP" not in media.proto for media in said)
+
     def beside(self, rows: RtpColumns) -> Mask:
         """Tell which datagrams come from or go to an endpoint that SDP named for something else than RTP."""
         if not self._beside:

@@ -8,6 +8,8 @@ again: who owns an endpoint is a question with a time in it.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..sip.call import Call, Closed, Described, Digits, Ended, Event, Party, Started, Transferred
 from ..sip.dialog import Dialogs
 from ..sip.link_headers import LINK_HEADERS
@@ -132,6 +134,16 @@ class Correlator:
     def beside(self, rows: RtpColumns) -> Mask:
         """Tell which datagrams that are no RTP may be a call's: a fax by T.38."""
         return self._bindings.beside(rows)
+
+    def disguised(self, rows: RtpColumns) -> Mask:
+        """Tell which datagrams that look like RTP come to an end that SDP named last for something else."""
+        found = self._bindings.beside(rows) if self._bindings.any_beside else np.zeros(len(rows), dtype=bool)
+        if not found.any():
+            return found
+        ends = list(zip(rows.destination[found].tolist(), (rows.ports[found] & 0xFFFF).tolist(), strict=True))
+        named = {end: self._bindings.only_beside(end) for end in set(ends)}
+        found[found] = [named[end] for end in ends]
+        return found
 
     def knows(self, source: EndpointKey, destination: EndpointKey) -> bool:
         """Tell whether an open call knows either endpoint."""

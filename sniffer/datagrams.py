@@ -1,6 +1,6 @@
 """What the columnar path gives out: columns of RTP, packets for the slow path, and what became of each frame."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -105,6 +105,24 @@ def in_time(rows: RtpColumns) -> RtpColumns:
     if len(rows) > 1 and (np.diff(rows.time) < 0).any():
         return rows.take(np.argsort(rows.time, kind="stable"))
     return rows
+
+
+def without_headers(rtp: RtpColumns) -> RtpColumns:
+    """Return datagrams that were taken for RTP as what they are without its header: a payload from its first byte on.
+
+    What was taken for padding is still missing at their end.
+    """
+    count = len(rtp)
+    return replace(
+        rtp,
+        position=rtp.position - rtp.head,
+        size=rtp.size + rtp.head.astype(np.int32),
+        sequence=rtp.kind.astype(np.uint16) | np.uint16(0x8000),
+        stamp=np.zeros(count, dtype=np.uint32),
+        ssrc=np.full(count, NOT_RTP, dtype=np.uint32),
+        kind=np.zeros(count, dtype=np.uint8),
+        head=np.zeros(count, dtype=np.uint16),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from .account import Account
 from .addresses import AddressBook
 from .columns import Columns
 from .correlator import CallSettings, Correlator
-from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket
+from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket, in_time, join, without_headers
 from .dtls import Agreement, Handshakes
 from .records import Ints
 from .rows import Parking, RowStore, rows_of
@@ -127,6 +127,7 @@ class Engine:
     def _step(self, block: Datagrams) -> None:
         """Handle one slice: streams and messages in the order of time, then the clock."""
         self.correlator.advance(block.first)
+        block = self._unmasked(block)
         found = self.streams.look_up(block.rtp)
         if self.listener is not None:
             self.listener.streamed(block.rtp, found)
@@ -145,6 +146,25 @@ class Engine:
             self._beside(block)
         self._now = block.last
         self.correlator.advance(block.last)
+
+    def _unmasked(self, block: Datagrams) -> Datagrams:
+        """Tell a long fax from RTP, which it looks like when its sequence numbers have come to 0x8000.
+
+        It is one if the same ends have just exchanged packets of a fax, SDP says so, and no RTP stream runs there that
+        it could be of.
+        """
+        rows = np.nonzero(self.correlator.disguised(block.rtp))[0]
+        if len(rows) == 0:
+            return block
+        seen = block.rtp.take(rows)
+        fax = without_headers(seen)
+        known = self.streams.known(fax, other=True)
+        sure = (known >= 0) & (self.streams.known(seen) < 0)
+        sure[sure] = fax.time[sure] - self.streams.rows["last"][known[sure]] <= SLICE
+        rest = np.ones(len(block.rtp), dtype=bool)
+        rest[rows[sure]] = False
+        other = in_time(join([block.other, fax.take(sure)]))
+        return replace(block, rtp=block.rtp.take(rest), other=other)
 
     def _beside(self, block: Datagrams) -> None:
         """Take the datagrams that are no RTP and yet a call's: SDP named an end of theirs for something else."""

@@ -68,15 +68,17 @@ class StreamTable:
 
         Rows that are no RTP are `other` streams than any RTP, whatever the SSRC.
         """
-        hashes = _hashes(rtp)
-        if other:
-            hashes = (hashes ^ _SEEDS[3]) | np.uint64(1)
+        hashes = _hashes(rtp, other)
         numbers = self._find(hashes)
         missing = np.nonzero(numbers < 0)[0]
         new: list[int] = []
         if len(missing):
             new = self._start(rtp, hashes, numbers, missing)
         return Lookup(numbers, new)
+
+    def known(self, rtp: RtpColumns, *, other: bool = False) -> npt.NDArray[np.int32]:
+        """Return the numbers of rows whose streams are there already, -1 for all others."""
+        return self._find(_hashes(rtp, other))
 
     def note(self, rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> None:
         """Note when each stream was last seen, and count its packets."""
@@ -198,12 +200,14 @@ class StreamTable:
         return np.nonzero(rows["live"] & (rows["last"] < before))[0]
 
 
-def _hashes(rtp: RtpColumns) -> Keys:
+def _hashes(rtp: RtpColumns, other: bool) -> Keys:
     """Return a seeded hash (uint64, never 0) of each row's stream."""
     tail = (rtp.ports.astype(np.uint64) << np.uint64(32)) | rtp.ssrc.astype(np.uint64)
     mixed = rtp.source * _SEEDS[0] + rtp.destination * _SEEDS[1] + tail * _SEEDS[2]
     mixed ^= mixed >> np.uint64(32)
     mixed *= _SEEDS[3]
     mixed ^= mixed >> np.uint64(29)
+    if other:
+        mixed ^= _SEEDS[3]
     result: Keys = mixed | np.uint64(1)
     return result

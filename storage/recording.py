@@ -14,7 +14,7 @@ from ..sniffer.account import Account
 from ..sniffer.addresses import AddressBook
 from ..sniffer.direction import Own, direction
 from ..sniffer.records import Ints
-from ..sniffer.selection import EndedCall
+from ..sniffer.selection import EndedCall, Track
 from ..sniffer.sources.payloads import Payloads
 from ..sniffer.tracked import Leg
 from . import decode, info
@@ -144,6 +144,9 @@ class Archive:
             planned = given_way(ended, self.account)
         else:
             Unlocker(self.payloads, self.account).unlock(ended)
+            for track in ended.tracks:
+                if self.keep and not track.is_rtp:
+                    self._measure(track)
             planned = plan(ended, self.account, self.payloads.fetch, keep=self.keep)
             if self.hearing.mask and planned.outcome == "recorded":
                 mask(planned, self.payloads, self._rendered)
@@ -158,6 +161,16 @@ class Archive:
                 self._to = max(self._to, int(side.channel.position[-1]))
         if self._is_batch():
             yield from self.flush()
+
+    def _measure(self, track: Track) -> None:
+        """Read the size of a fax's packets from their UDP headers: some looked like RTP with padding."""
+        rows = track.rows
+        size = rows["size"].astype(np.int64)
+        fields = self.payloads.fetch(rows["position"] - 4, np.full(len(rows), 2, dtype=np.int64))
+        told = np.array([int.from_bytes(field, "big") for field in fields], dtype=np.int64) - 8
+        sane = (told > size) & (told <= size + 255)
+        sane[sane] = self.payloads.holds(rows["position"][sane], told[sane])
+        rows["size"] = np.where(sane, told, size)
 
     def _is_batch(self) -> bool:
         """Tell whether what waits is worth a pass over the input from its first payload to its last."""

@@ -274,6 +274,40 @@ def test_a_fax_in_fragments(tmp_path: Path) -> None:
     assert result.summary["packets"]["not_a_call"] == 0
 
 
+def ended_at(scene: Scene, time_ns: int) -> Scene:
+    """The scene hung up then."""
+    rest = [one for one in scene.signals if b" BYE\r\n" not in one.text]
+    return replace(scene, signals=(*rest, *hang_up(scene.dialog, time_ns)))
+
+
+@pytest.mark.parametrize("seq", [0x14F0, 0x7FF0, 0x80C0, 0x9FF0, 0xBFF0, 0xFFF0])
+def test_a_long_fax_looks_like_other_things(seq: int, tmp_path: Path) -> None:
+    """Its sequence numbers make it look like DTLS, RTP, RTCP, RTP with padding, until they begin anew; in any case it
+    is the fax, to the byte, live too, and nothing is heard of it.
+    """
+    scene, there, back = fax.switched(plain_call(15), 400)
+    there, back = (
+        [
+            replace(one, seq=n + seq * (n >= 40), time_ns=one.time_ns + min(n, 40) * 400 * MS)
+            for n, one in enumerate(ifps)
+        ]
+        for ifps in (there, back)
+    )
+    scene = ended_at(scene, max(one.time_ns for one in (*there, *back)) + 200 * MS)
+    heard = fax.packets(scene, there, back)
+    result = run(tmp_path, heard, *KEEP)
+    [kept] = (tmp_path / "out").rglob("*.pcapng")
+    assert result.only().wav.channels() == scene.channels()
+    assert sorted(shark.udp_payloads(kept)) == sent(scene.left, scene.right, there, back)
+    assert kinds(result, "kept") == {"sound": 100, BESIDE: 800}
+    with Capture(tmp_path) as capture:
+        capture.hear(heard, size=100)
+    [spool] = capture.files_of("done")
+    data = spool.read_bytes()
+    assert all(one.wire() in data for one in (*there, *back))
+    assert sealed(tmp_path) == offline(tmp_path, heard)
+
+
 def test_a_fax_without_end_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound is on each direction, looked at slice by slice (10 s)."""
     monkeypatch.setattr("tapdeck.sniffer.engine.MAX_BESIDE", 300)
