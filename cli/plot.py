@@ -8,10 +8,10 @@ import click
 from ..storage import info
 from ..storage.atomic import AtomicFiles
 from ..storage.info import Pairs
-from ..storage.markers import SIDES, read_markers
+from ..storage.markers import SIDES, Span, read_markers
 from ..storage.safe_text import for_line, for_terminal
 from ..storage.verify_files import listed_in
-from ..storage.waveform import Wave, WaveError, envelope, open_wave
+from ..storage.waveform import Wave, WaveError, envelope, open_wave, unlisted
 from .exit_codes import ExitCode
 from .recording_files import beside, stem_of
 
@@ -108,8 +108,14 @@ def _drawn(stem: Path, wave: Wave, pairs: Pairs) -> bytes:
         raise Unreadable(f"{for_terminal(str(wave.path))}: {_why(error)}") from None
     about = [first.get("Datetime", ""), first.get("Codec", ""), f"{seconds:.3f} s", first.get("RecordingId", "")]
     markers = read_markers(pairs, seconds)
-    unlisted = sum(markers.unlisted.values())
-    about += [f"{unlisted} more gaps are not marked"] if unlisted else []
+    for side in SIDES:
+        found = [
+            Span(start / wave.rate, (start + length) / wave.rate) for start, length in unlisted(wave, markers, side)
+        ]
+        markers.losses[side] += found
+        markers.unlisted[side] -= len(found)
+    more = sum(count for count in markers.unlisted.values() if count > 0)
+    about += [f"{more} more gaps are not marked"] if more else []
     contents = Contents(
         for_line(" → ".join(filter(None, (_party(first, side) for side in SIDES))) or stem.name, 120),
         for_line("   ".join(filter(None, about)), 200),

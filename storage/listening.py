@@ -14,18 +14,13 @@ from ..rtp.conceal import BLEND_S, HISTORY_S, LONGEST_S, conceal
 from ..rtp.timeline import MAX_DROPOUT, sort_packets
 from ..sip.dialog import Party
 from ..sniffer.selection import Track
-from .markers import PART_S, SIDES, Markers
+from .markers import SIDES, Markers
 from .plan import Plan
 from .wav import Encoding, header
-from .waveform import Wave
+from .waveform import Gap, Wave, unlisted
 
 Samples = npt.NDArray[np.int16]
 Ints = npt.NDArray[np.int64]
-Gap = tuple[int, int]
-"""First sample and number of samples."""
-SHORTEST_S, LONGEST_GAP_S = 0.010, 0.2
-"""How long silence is that may be a loss that the info file does not list."""
-_SILENCE = {Encoding.ALAW: 8, Encoding.MULAW: 0, Encoding.PCM16: 0}
 _APART = 1 << 40
 
 
@@ -81,34 +76,10 @@ def of_wave(wave: Wave, markers: Markers) -> Copy:
     """Return the copy of a recording without kept packets. Raises OSError, WaveError."""
     left, right = (
         [(round(gap.start * wave.rate), round((gap.end - gap.start) * wave.rate)) for gap in markers.losses[side]]
-        + (list(_unlisted(wave, markers, side)) if markers.unlisted[side] else [])
+        + list(unlisted(wave, markers, side))
         for side in SIDES
     )
     return Copy(wave.pieces(), wave.rate, wave.frames, (left, right))
-
-
-def _unlisted(wave: Wave, markers: Markers, side: str) -> Iterator[Gap]:
-    """Yield the gaps that an info file only counts: silence as recordings have it, behind the last gap that is listed,
-    in a time in which packets were lost.
-    """
-    channel, silence = SIDES.index(side), _SILENCE[wave.encoding]
-    listed = [gap.end for gap in (*markers.losses[side], *markers.pauses[side])]
-    behind = round(max(listed, default=0.0) * wave.rate)
-    shortest, longest = round(SHORTEST_S * wave.rate), round(LONGEST_GAP_S * wave.rate)
-    at, begun = 0, -1
-    for piece in wave.pieces():
-        still = np.concatenate(([begun >= 0], piece[:, channel] == silence)).astype(np.int8)
-        for edge in np.nonzero(np.diff(still))[0].tolist():
-            here = at + edge
-            if begun < 0:
-                begun = here
-                continue
-            length = here - begun
-            lossy = any(part.start <= begun / wave.rate < part.start + PART_S for part in markers.lossy[side])
-            if begun >= behind and shortest <= length <= longest and lossy:
-                yield begun, length
-            begun = -1
-        at += len(piece)
 
 
 def of_plan(plan: Plan, pieces: Iterable[Samples]) -> Copy:

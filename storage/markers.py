@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from .info import Pairs
 
 SIDES = ("Caller", "Callee")
-_OFFSET = re.compile(r"\(([+-]\d+(?:\.\d+)?)s\)")
-_PART = re.compile(r"([+-]\d+(?:\.\d+)?)s lost=(\d+) loss=(\d+(?:\.\d+)?)%")
-_GAP = re.compile(r"(\d+(?:\.\d+)?)\+(\d+(?:\.\d+)?)")
-_SEVERAL = re.compile(r"and (\d+) more")
+_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
+_OFFSET = re.compile(rf"\(([+-]{_NUMBER})s\)")
+_PART = re.compile(rf"([+-]{_NUMBER})s lost=([0-9]{{1,9}}) loss=({_NUMBER})%")
+_GAP = re.compile(rf"({_NUMBER})\+({_NUMBER})")
+_SEVERAL = re.compile(r"and ([0-9]{1,9}) more")
 PART_S = 10.0
 """Losses are counted over so long a stretch."""
 LONGEST_PACKET_S = 0.060

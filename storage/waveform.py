@@ -9,12 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..rtp.g711 import PCM, Law
+from .markers import PART_S, SIDES, Markers
 from .wav import Encoding
 
 Samples = npt.NDArray[np.int16]
+Gap = tuple[int, int]
+"""First sample and number of samples."""
 PIECE = 1 << 20
 """Frames read at one time."""
 _HEAD = 1 << 20
+SHORTEST_S, LONGEST_GAP_S = 0.010, 0.2
+"""How long silence is that may be a loss that the info file does not list."""
+_SILENCE = {Encoding.ALAW: 8, Encoding.MULAW: 0, Encoding.PCM16: 0}
 _LAWS = {Encoding.ALAW: Law.A, Encoding.MULAW: Law.MU}
 
 
@@ -82,7 +88,9 @@ def envelope(wave: Wave, columns: int) -> tuple[Samples, Samples]:
 
     Of a recording with fewer frames than `columns` each frame is a stretch. Raises OSError, WaveError.
     """
-    count = max(min(columns, wave.frames), 1)
+    if not wave.frames:
+        return np.zeros((1, 2), dtype=np.int16), np.zeros((1, 2), dtype=np.int16)
+    count = min(columns, wave.frames)
     low, high = np.full((count, 2), 32767, dtype=np.int16), np.full((count, 2), -32768, dtype=np.int16)
     edges = np.arange(count, dtype=np.int64) * wave.frames // count
     at = 0
@@ -95,3 +103,29 @@ def envelope(wave: Wave, columns: int) -> tuple[Samples, Samples]:
         high[first:last] = np.maximum(high[first:last], np.maximum.reduceat(piece, starts, axis=0))
         at = stop
     return low, np.maximum(high, low)
+
+
+def unlisted(wave: Wave, markers: Markers, side: str) -> Iterator[Gap]:
+    """Yield the gaps that an info file only counts: silence as recordings have it, behind the last gap that is listed,
+    in a time in which packets were lost.
+    """
+    if not markers.unlisted[side]:
+        return
+    channel, silence = SIDES.index(side), _SILENCE[wave.encoding]
+    listed = [gap.end for gap in (*markers.losses[side], *markers.pauses[side])]
+    behind = round(max(listed, default=0.0) * wave.rate)
+    shortest, longest = round(SHORTEST_S * wave.rate), round(LONGEST_GAP_S * wave.rate)
+    at, begun = 0, -1
+    for piece in wave.pieces():
+        still = np.concatenate(([begun >= 0], piece[:, channel] == silence)).astype(np.int8)
+        for edge in np.nonzero(np.diff(still))[0].tolist():
+            here = at + edge
+            if begun < 0:
+                begun = here
+                continue
+            length = here - begun
+            lossy = any(part.start <= begun / wave.rate < part.start + PART_S for part in markers.lossy[side])
+            if begun >= behind and shortest <= length <= longest and lossy:
+                yield begun, length
+            begun = -1
+        at += len(piece)
