@@ -25,29 +25,21 @@ class NoSuchCall(click.ClickException):
 
 @click.command()
 @click.argument("call", metavar="CALLID")
-@click.option(
-    "--in",
-    "folders",
-    multiple=True,
-    metavar="FOLDER",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Look for recordings there. May be given several times. [default: storage.recordings]",
-)
-@click.option("--capture", "captures", multiple=True, metavar="FILE", help="Look in a capture file too, or instead.")
+@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @with_options(*OFFLINE)
-def story(
-    call: str, folders: tuple[Path, ...], captures: tuple[str, ...], as_json: bool, config: Path | None, **options: Any
-) -> int:
+def story(call: str, paths: tuple[Path, ...], as_json: bool, config: Path | None, **options: Any) -> int:
     """Tell the whole story of a call that was transferred, forwarded, picked up, or crossed a PBX.
 
-    CALLID is the Call-ID of any of its calls, or the id of a recording. Recordings are joined by what their info files
-    say of each other, whichever of them knew it. A capture tells of calls without sound as well, which have no
+    CALLID is the Call-ID of any of its calls, or the id of a recording. PATH is a folder of recordings, or a capture
+    file; without any it is looked for among the recordings of this machine. Recordings are joined by what their info
+    files say of each other, whichever of them knew it. A capture tells of calls without sound as well, which have no
     recording. The exit code is 1 if there is no such call.
     """
     settings = load(config, options)
-    places = list(folders) or ([] if captures else [Path(settings.storage.recordings)])
-    found = list(archived(places))
+    places = paths or (Path(settings.storage.recordings),)
+    found = list(archived(path for path in places if path.is_dir()))
+    captures = tuple(str(path) for path in paths if not path.is_dir())
     calls = [one for one in found if one is not None]
     calls += _heard(settings, captures) if captures else []
     made = story_of(call, calls)
@@ -55,7 +47,7 @@ def story(
     if unreadable:
         click.echo(f"{unreadable} info files cannot be read", err=True)
     if made is None:
-        where = ", ".join([*map(str, places), *captures])
+        where = ", ".join(map(str, places))
         raise NoSuchCall(f"no call {for_terminal(call)} in {for_terminal(where, 1000)}")
     click.echo(_json(made) if as_json else "\n".join(_text(made)))
     return ExitCode.OK

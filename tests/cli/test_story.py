@@ -53,7 +53,7 @@ def test_from_recordings_of_a_capture(name: str, tmp_path: Path) -> None:
     shape = shapes.attended_transfer(2)
     capture = capture_of(tmp_path, shape)
     assert CliRunner().invoke(cli, ["record", str(capture), "--out", str(tmp_path / "out")]).exit_code == 0
-    story = told(shape[name].call_id, "--in", tmp_path / "out")
+    story = told(shape[name].call_id, tmp_path / "out")
     check_attended(story, shape)
     for call in story["calls"]:
         assert [Path(path).suffix for path in call["files"]] == [".wav", ".txt"]
@@ -65,12 +65,12 @@ def test_from_recordings_that_were_sealed_one_by_one(tmp_path: Path) -> None:
     with live.Capture(tmp_path) as capture:
         capture.hear(shapes.packets(shape), size=7)
     live.seal(tmp_path)
-    check_attended(told(shape["asked"].call_id, "--in", tmp_path / "sealed"), shape)
+    check_attended(told(shape["asked"].call_id, tmp_path / "sealed"), shape)
 
 
 def test_from_a_capture_with_calls_that_have_no_recording(tmp_path: Path) -> None:
     shape = shapes.forwarded(3)
-    story = told(shape["second"].call_id, "--capture", capture_of(tmp_path, shape))
+    story = told(shape["second"].call_id, capture_of(tmp_path, shape))
     first, second = story["calls"]
     assert (first["call_id"], second["call_id"]) == (shape["first"].call_id, shape["second"].call_id)
     assert first["forwards"][0].startswith("302 by 2002 to 2003 at ")
@@ -84,16 +84,16 @@ def test_recordings_and_capture_together(tmp_path: Path) -> None:
     shape = shapes.forwarded(3)
     capture = capture_of(tmp_path, shape)
     CliRunner().invoke(cli, ["record", str(capture), "--out", str(tmp_path / "out")])
-    alone = told(shape["second"].call_id, "--in", tmp_path / "out")
+    alone = told(shape["second"].call_id, tmp_path / "out")
     assert len(alone["calls"]) == len(alone["missing"]) == 1
-    both = told(shape["second"].call_id, "--in", tmp_path / "out", "--capture", capture)
+    both = told(shape["second"].call_id, tmp_path / "out", capture)
     assert [len(call["files"]) for call in both["calls"]] == [0, 2]
     assert both["missing"] == []
 
 
 def test_the_legs_of_a_pbx_are_one_talk(tmp_path: Path) -> None:
     shape = shapes.through_pbx(7, number="77777")
-    story = told(shape["outer"].call_id, "--capture", capture_of(tmp_path, shape))
+    story = told(shape["outer"].call_id, capture_of(tmp_path, shape))
     assert [talk["between"] for talk in story["talks"]] == [["Ann (2001)", "77777"]]
 
 
@@ -104,8 +104,8 @@ def test_a_transfer_at_a_pbx_that_needs_no_further_call(one_by_one: bool, tmp_pa
         with live.Capture(tmp_path) as capture:
             capture.hear(shapes.packets(shape), size=7)
         live.seal(tmp_path)
-    place = ("--in", tmp_path / "sealed") if one_by_one else ("--capture", capture_of(tmp_path, shape))
-    story = told(shape["asked"].call_id, *place)
+    place = tmp_path / "sealed" if one_by_one else capture_of(tmp_path, shape)
+    story = told(shape["asked"].call_id, place)
     assert [call["call_id"] for call in story["calls"]] == [scene.call_id for scene in shape.values()]
     talks = [(*talk["between"], talk["call"]) for talk in story["talks"]]
     assert talks == [
@@ -118,7 +118,7 @@ def test_a_transfer_at_a_pbx_that_needs_no_further_call(one_by_one: bool, tmp_pa
 
 def test_as_text(tmp_path: Path) -> None:
     shape = shapes.blind_transfer(1)
-    code, out, err = run(shape["second"].call_id, "--capture", capture_of(tmp_path, shape))
+    code, out, err = run(shape["second"].call_id, capture_of(tmp_path, shape))
     assert (code, err) == (ExitCode.OK, "")
     lines = [line.strip() for line in out.splitlines()]
     assert lines[0] == "2 calls, 2026-03-02 10:00:00 to 10:00:02"
@@ -129,7 +129,7 @@ def test_as_text(tmp_path: Path) -> None:
 
 
 def test_no_such_call(tmp_path: Path) -> None:
-    code, out, err = run("nobody@nowhere", "--in", tmp_path)
+    code, out, err = run("nobody@nowhere", tmp_path)
     assert (code, out) == (ExitCode.NO_CALL, "")
     assert "no call nobody@nowhere in" in err
 
@@ -138,5 +138,5 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     capture = capture_of(tmp_path, shapes.blind_transfer(1))
     CliRunner().invoke(cli, ["record", str(capture), "--out", str(tmp_path / "out")])
     (tmp_path / "out" / "x_info.txt").write_bytes(b"\xff\xfe")
-    code, _, err = run(shapes.blind_transfer(1)["first"].call_id, "--in", tmp_path / "out")
+    code, _, err = run(shapes.blind_transfer(1)["first"].call_id, tmp_path / "out")
     assert (code, err) == (ExitCode.OK, "1 info files cannot be read\n")

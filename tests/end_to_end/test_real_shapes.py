@@ -45,7 +45,7 @@ def listening(folder: Path) -> Iterator[tuple[Lab, Box]]:
 
 
 def told(box: Box, call_id: str) -> dict[str, Any]:
-    done = CliRunner().invoke(cli, ["story", call_id, "--in", str(box.out), "--json"])
+    done = CliRunner().invoke(cli, ["story", call_id, str(box.out), "--json"])
     assert done.exit_code == 0, done.output
     story: dict[str, Any] = json.loads(done.stdout)
     return story

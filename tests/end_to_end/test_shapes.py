@@ -371,7 +371,7 @@ def test_transfers_of_others_are_told_as_wireshark_reads_them(name: str, tmp_pat
     frags = [line.split()[1] for (line,) in read(capture, f'sipfrag and sip.Call-ID == "{first_id}"', "sipfrag.line")]
     ((second_id,),) = set(read(capture, "sip.Method == INVITE and sip.Referred-by", "sip.Call-ID"))
     to = refer_to.partition("sip:")[2].partition("@")[0]
-    done = CliRunner().invoke(cli, ["story", first_id, "--capture", str(capture), "--json"])
+    done = CliRunner().invoke(cli, ["story", first_id, str(capture), "--json"])
     assert done.exit_code == 0
     first, second = json.loads(done.stdout)["calls"]
     assert (first["call_id"], second["call_id"], second["callee"]) == (first_id, second_id, to)
