@@ -153,10 +153,9 @@ class Block(Layers):
     ) -> None:
         """Give payloads that are not RTP their fate; what may be SIP, ZRTP, and RTCP take the slow path."""
         first = head["first"]
+        words = head["sequence"].astype(np.int64) + 1  # of RTCP the length; a fax has far too much in its place
         whole = self.records.length[part.rows] == self.records.wire[part.rows]
-        rtcp = rtcp & ~(
-            whole & (4 * (head["sequence"].astype(np.int64) + 1) > size)
-        )  # its length says so: a fax, perhaps
+        rtcp = rtcp & ~(whole & (words > 256) & (4 * words > size))
         cookie = head["stamp"].astype(np.int64)
         stun = (first < 4) & (size >= 8) & (cookie == 0x2112A442)
         zrtp = (first >> 4 == 1) & (size >= 12) & (cookie == 0x5A525450)

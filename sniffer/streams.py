@@ -68,7 +68,7 @@ class StreamTable:
 
         Rows that are no RTP are `other` streams than any RTP, whatever the SSRC.
         """
-        hashes = _hashes(rtp, other)
+        hashes = _others(_hashes(rtp)) if other else _hashes(rtp)
         numbers = self._find(hashes)
         missing = np.nonzero(numbers < 0)[0]
         new: list[int] = []
@@ -78,7 +78,7 @@ class StreamTable:
 
     def known(self, rtp: RtpColumns, *, other: bool = False) -> npt.NDArray[np.int32]:
         """Return the numbers of rows whose streams are there already, -1 for all others."""
-        return self._find(_hashes(rtp, other))
+        return self._find(_others(_hashes(rtp)) if other else _hashes(rtp))
 
     def note(self, rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> None:
         """Note when each stream was last seen, and count its packets."""
@@ -200,14 +200,18 @@ class StreamTable:
         return np.nonzero(rows["live"] & (rows["last"] < before))[0]
 
 
-def _hashes(rtp: RtpColumns, other: bool) -> Keys:
+def _others(hashes: Keys) -> Keys:
+    """Return the hashes of streams that are no RTP, of those that RTP of the same fields has."""
+    result: Keys = (hashes ^ _SEEDS[3]) | np.uint64(1)
+    return result
+
+
+def _hashes(rtp: RtpColumns) -> Keys:
     """Return a seeded hash (uint64, never 0) of each row's stream."""
     tail = (rtp.ports.astype(np.uint64) << np.uint64(32)) | rtp.ssrc.astype(np.uint64)
     mixed = rtp.source * _SEEDS[0] + rtp.destination * _SEEDS[1] + tail * _SEEDS[2]
     mixed ^= mixed >> np.uint64(32)
     mixed *= _SEEDS[3]
     mixed ^= mixed >> np.uint64(29)
-    if other:
-        mixed ^= _SEEDS[3]
     result: Keys = mixed | np.uint64(1)
     return result
