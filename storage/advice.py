@@ -90,7 +90,7 @@ ADVICE: dict[str, Advice] = {
         (INSTALLER, ADMIN),
         "Calls were encrypted, and the recorder does not know the key: there is no recording of them.",
         "All other calls. These stand in the log, without sound.",
-        "Give it a key log (tls.key_log), have the peer tell its keys in the SDP, or mirror where sound is in the clear.",
+        "Give it a key log (tls.key_log), have the peer tell its keys in the SDP, or mirror a port in the clear.",
     ),
     "KEY_LOG": Advice(
         (INSTALLER, ADMIN),

@@ -68,8 +68,8 @@ class SecurePhone(Baresip):
             wait_for("baresip's control port", self._connected)
         return self
 
-    def _configure(self, speech: Speech, codec: str) -> None:
-        super()._configure(speech, codec)
+    def _configure(self, speech: Speech, codec: str, *more: str) -> None:
+        super()._configure(speech, codec, *more)
         account = f"<sip:{self.number}@{address(self.host)};transport={self._transport}>;regint=0"
         account += f";audio_codecs={codec};ptime=20"
         account += f";mediaenc={self._media}" if self._media else ""
