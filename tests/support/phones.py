@@ -73,6 +73,12 @@ class Baresip:
     def resume(self) -> None:
         self._command("resume")
 
+    def press(self, keys: str) -> None:
+        """Press keys, one after the other."""
+        for key in keys:
+            self._command("sndcode", key)
+            time.sleep(0.3)
+
     def transfer(self, other: Baresip) -> None:
         """Send who is on the line on to another phone (REFER)."""
         self._command("transfer", other.uri)
