@@ -47,9 +47,9 @@ def like(picture: NDArray[np.int16], colour: tuple[int, int, int], near: int = 3
 
 
 def seconds(columns: NDArray[np.int64], length: float, picture: NDArray[np.int16]) -> NDArray[np.float64]:
-    """Where columns of pixels lie on the time axis: it goes from 8.5 % of the width to 98.5 %."""
+    """Where columns of pixels lie on the time axis: it goes from 8.5 % of the width to 97.5 %."""
     width = picture.shape[1]
-    found: NDArray[np.float64] = (columns / width - 0.085) / 0.9 * length
+    found: NDArray[np.float64] = (columns / width - 0.085) / 0.89 * length
     return found
 
 
@@ -88,7 +88,7 @@ def test_digits_and_holds_are_between_the_waveforms(tmp_path: Path) -> None:
     found = seconds(amber, length, picture)
     assert found.min() == pytest.approx(begin, abs=0.02)
     assert found.max() == pytest.approx(end, abs=0.02)
-    blue = seconds(np.nonzero(like(strip, BLUE, 90).sum(axis=0) > 30)[0], length, picture)
+    blue = seconds(np.nonzero(like(strip, BLUE, 90).sum(axis=0) > 25)[0], length, picture)
     assert blue == pytest.approx(at, abs=0.02)
 
 
