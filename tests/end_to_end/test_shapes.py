@@ -204,6 +204,14 @@ def test_a_leg_gives_way_where_each_is_sealed_by_itself(legs: str, tmp_path: Pat
     assert maker.account.calls["refused"] == 2 - len(kept)
 
 
+def test_music_on_hold_is_heard(tmp_path: Path) -> None:
+    scene = shapes.held_with_music(5)
+    found = recorded(tmp_path, {"held": scene}).only()
+    assert [line.partition(" at ")[0] for line in repeated(found, "Hold")] == ["held by callee", "resumed by callee"]
+    assert len(repeated(found, "Callee-Media")) == 2
+    assert_sound(found, *scene.channels())
+
+
 def test_a_phone_that_holds_one_call_and_begins_another(tmp_path: Path) -> None:
     first = recipes.held(1, pause_ms=3000)
     ann = first.dialog.caller

@@ -353,3 +353,32 @@ def joined_by_pbx(seed: int) -> Shape:
     inner = replace(first["inner"], signals=signals, left=left, right=right)
     asks = replace(asks, signals=(*asks.signals[:-2], *hang_up(asks.dialog, gone + 5 * MS)))
     return {"outer": first["outer"], "inner": inner, "asks": asks, "asked": asked}
+
+
+def held_with_music(seed: int) -> Scene:
+    """The callee's PBX puts the caller on hold: music comes from a server of its own, then the callee's voice again."""
+    scene = plain_call(seed, duration_ms=600)
+    shape = scene.dialog
+    ann, bob = shape.caller.media, shape.callee.media
+    server = Endpoint(bob.address.rpartition(".")[0] + ".99", 40000)
+    stop = scene.right[-1].time_ns + 100 * MS
+    music = talk(server, ann, stop + 20 * MS, 500, seed=seed + 70, ssrc=77)
+    back = music[-1].time_ns + 100 * MS
+    left = follow(scene.left, back + 20 * MS, 400, seed=seed + 71)
+    right = follow(scene.right, back + 40 * MS, 400, seed=seed + 72)
+
+    def offer(time: int, there: Endpoint, direction: str, answer: str, number: int) -> tuple[Signal, ...]:
+        body, reply = sdp(there, direction=direction, session=number), sdp(ann, direction=answer, session=number)
+        return (
+            shape.request(time, "INVITE", body, cseq=number, backward=True),
+            shape.reply(time + 5 * MS, "200 OK", reply, cseq=number, backward=True),
+            shape.request(time + 8 * MS, "ACK", cseq=number, backward=True),
+        )
+
+    signals = (
+        *scene.signals[:-2],
+        *offer(stop, server, "sendonly", "recvonly", 2),
+        *offer(back, bob, "sendrecv", "sendrecv", 3),
+        *hang_up(shape, right[-1].time_ns + 200 * MS),
+    )
+    return replace(scene, signals=signals, left=scene.left + left, right=scene.right + music + right)
