@@ -7,6 +7,7 @@ listener may come in the middle, and may miss bytes: then it goes on where a fra
 import re
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 from .message import MAX_MESSAGE, Message, SipError, may_begin_sip, parse
 
@@ -95,7 +96,7 @@ class WebSocketFramer:
         self._begun = False
         self._lost = False
         self._skip = 0
-        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._inflater: Any = None  # takes 40 KiB; most connections do not compress
 
     def reset(self) -> None:
         """Bytes are missing from the stream: forget what is under way, and look for the next message."""
@@ -103,7 +104,7 @@ class WebSocketFramer:
         self._drop()
         self._skip = 0
         self._lost = True
-        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._inflater = None
 
     def feed(self, data: bytes) -> list[Message | SipError]:
         """Messages that `data` completes, with the errors between them, in the order of the stream."""
@@ -188,13 +189,14 @@ class WebSocketFramer:
 
     def _inflated(self, data: bytes) -> bytes:
         """A message as it was before it was compressed (RFC 7692 section 7.2.2)."""
+        inflater = self._inflater or zlib.decompressobj(-zlib.MAX_WBITS)
+        self._inflater = None
         try:
-            text = self._inflater.decompress(data + b"\0\0\xff\xff", MAX_MESSAGE + 1)
+            text: bytes = inflater.decompress(data + b"\0\0\xff\xff", MAX_MESSAGE + 1)
         except zlib.error:
-            self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             raise SipError("websocket compression") from None
-        if self._inflater.eof or self._inflater.unconsumed_tail:
-            self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        if not (inflater.eof or inflater.unconsumed_tail):
+            self._inflater = inflater
         if len(text) > MAX_MESSAGE:
             raise SipError("too long")
         return text
