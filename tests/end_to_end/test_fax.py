@@ -17,11 +17,14 @@ from hypothesis import strategies as st
 from tapdeck.cli.main import cli
 from tapdeck.sniffer.account import Account
 from tests.support import fax, files, shark
+from tests.support.box import Box
 from tests.support.fax import Ifp
 from tests.support.ip import Endpoint, Packet, fragments, udp
 from tests.support.live import Capture, content, offline, offline_file, recordings, sealed, sealer
 from tests.support.media import MS, Rtp, talk
+from tests.support.netns import Namespaces, Wire, needs_namespaces
 from tests.support.record import Recording, Result, record, unbalanced
+from tests.support.replay import replay
 from tests.support.scene import START_NS, Scene, answered_ns, each_packet, hang_up, in_order, plain_call, set_up
 from tests.support.signalling import sdp
 from tests.support.srtp import Key, announced, lock
@@ -402,3 +405,30 @@ def test_any_bytes_between_a_fax_s_ports(
         capture.hear(heard, size=size)
     assert sealed(folder) == offline(folder, heard)
     assert content(folder / "sealed")
+
+
+# -- the box -----------------------------------------------------------------------------------------------------------
+
+
+@needs_namespaces()
+@shark.needs_wireshark
+def test_the_box_keeps_a_fax_from_the_mirror_port(tmp_path: Path) -> None:
+    """`tapdeck capture` with seal, on a wire: a call that becomes a fax, and one that is nothing else."""
+    scene, there, back = fax.switched(plain_call(16), 50)
+    alone, first, second = pages_alone()
+    heard = in_order(fax.packets(scene, there, back), fax.packets(alone, first, second))
+    capture = files.write(tmp_path, files.pcap(heard, nano=True))
+    with Namespaces() as spaces:
+        wire = Wire.between(spaces)
+        with Box(wire.tap, [wire.tap_interface], tmp_path, more=("--keep-packets", "--bye-linger-s=0.2")) as box:
+            replay(wire.sender, wire.interface, capture)
+            box.wait_until_sealed()
+            assert box.stop() == 0
+    kept = sorted((tmp_path / "recordings").rglob("*_packets.pcapng"))
+    assert len(kept) == 2
+    payloads = {payload for path in kept for payload in shark.udp_payloads(path)}
+    assert set(sent(scene.left, scene.right, there, back, first, second)) <= payloads
+    [recording] = box.recordings()
+    for channel, side in zip(recording.wav.channels(), (scene.left, scene.right), strict=True):
+        assert b"".join(packet.payload for packet in side) in channel
+    assert box.report("seal")["packets"]["kept"] == 100 + 2 * 50 + 2 * 40
