@@ -12,8 +12,10 @@ from ..rtp.g711 import PCM, Law
 from ..rtp.levels import Sound
 from ..rtp.tones import FLOOR_DBM0, Tone
 from ..sip.dialog import Party
+from ..sniffer.selection import FAX
 from .plan import Plan
 from .render import encoding
+from .side import Side
 from .wav import Encoding
 
 Bytes = npt.NDArray[np.uint8]
@@ -30,6 +32,7 @@ _PRINTS, _PRINT, _PRINT_AT = 500, 8, 16
 _LOOPED, _FEW = 0.9, 50
 SPOKE_S = 5.0
 """A side that is heard for so long has said something to which the other should have answered, in seconds."""
+_UNREADABLE = "it cannot be decoded"
 ONE_WAY, SAME, CLIPPING, NO_SOUND = "ONE_WAY_SOUND", "SAME_SOUND", "CLIPPING", "NO_SOUND"
 
 
@@ -118,7 +121,7 @@ def _is_loud(codes: npt.NDArray[np.integer[Any]], law: Law) -> npt.NDArray[np.bo
 
 def listened(plan: Plan, sound: Iterator[Bytes], hearing: Hearing) -> Iterator[Bytes]:
     """Return a call's sound; what is in it is noted in the plan as it passes, if that is not known yet."""
-    if plan.listener is not None:
+    if plan.listener is not None or not plan.has_sound:
         return sound
     plan.listener = Listener(plan, keys=hearing.in_band)
     return plan.listener.watch(sound)
@@ -127,17 +130,19 @@ def listened(plan: Plan, sound: Iterator[Bytes], hearing: Hearing) -> Iterator[B
 def faults(plan: Plan) -> list[tuple[str, str]]:
     """Return what is wrong with a call's sound: the code of the alarm that it may raise, and what to say."""
     heard = plan.listener
-    if heard is None:
+    if heard is None or not plan.has_sound:
         return []
     found: list[tuple[str, str]] = []
     sounds = {party: heard.sound(party) for party in Party}
-    answered = plan.ended.call.answered is not None
+    fax = any(kind == FAX for _, kind in plan.others)
+    answered = plan.ended.call.answered is not None and not fax
     for party in Party:
         spoke = sounds[party.other].active_s
-        if answered and sounds[party].silent and spoke >= SPOKE_S:
-            why = "it is silent" if len(plan.sides[party].channel.sample) else "no packets with sound came"
+        why = _nothing(plan.sides[party]) or "it is silent"
+        if answered and sounds[party].silent and spoke >= SPOKE_S and why != _UNREADABLE:
             found.append((ONE_WAY, f"{party.value} is not heard ({why}), {party.other.value} is, for {spoke:.0f} s"))
-    if answered and plan.frames >= 2 * SPOKE_S * plan.rate and all(sound.silent for sound in sounds.values()):
+    silent = [party for party in Party if sounds[party].silent and _nothing(plan.sides[party]) != _UNREADABLE]
+    if answered and plan.frames >= 2 * SPOKE_S * plan.rate and len(silent) == len(Party):
         found.append((NO_SOUND, f"{plan.frames / plan.rate:.0f} s of silence from both sides"))
     if (apart := heard.same) is not None:
         later = f", {'callee' if apart > 0 else 'caller'} {abs(apart) * 1000 // plan.rate} ms later" if apart else ""
@@ -149,13 +154,23 @@ def faults(plan: Plan) -> list[tuple[str, str]]:
     return found
 
 
+def _nothing(side: Side) -> str:
+    """Return why a side has no sound at all, "" if it has some."""
+    if len(side.channel.sample):
+        return ""
+    events = sum(len(rows) for rows, _ in side.events)
+    if side.foreign or side.sealed:
+        return _UNREADABLE
+    return "only comfort noise came" if side.figures.received > events else "no packets with sound came"
+
+
 def described(plan: Plan, party: Party) -> list[str]:
     """Return what an info file says of a side's sound, nothing if nobody listened."""
-    if plan.listener is None:
+    if plan.listener is None or not plan.has_sound:
         return []
     sound = plan.listener.sound(party)
-    if not len(plan.sides[party].channel.sample):
-        return ["none"]
+    if nothing := _nothing(plan.sides[party]):
+        return [f"none: {nothing}"]
     if sound.silent:
         return ["silent"]
     peak = f"peak={sound.peak:.1f}dBFS" if sound.peak is not None else ""

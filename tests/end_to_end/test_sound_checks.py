@@ -14,7 +14,7 @@ import soundfile
 from tests.support import encoded, files
 from tests.support.ip import Packet
 from tests.support.keys import FULL, RATE, Samples, quiet, talking
-from tests.support.media import MS, PCMA, PCMU
+from tests.support.media import CN, MS, PCMA, PCMU
 from tests.support.record import Recording, record
 from tests.support.scene import Scene, ended
 
@@ -100,8 +100,16 @@ def test_one_way_sound(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     recording = recorded(other, ended(replace(scene, right=())).packets())
-    assert recording.info["Callee-Sound"] == "none"
+    assert recording.info["Callee-Sound"] == "none: no packets with sound came"
     assert recording.info["SoundFault"] == fault.format("no packets with sound came")
+
+
+def test_comfort_noise_alone_is_silence(tmp_path: Path) -> None:
+    scene = talking(spoken(14, 1), np.zeros(14 * RATE))
+    right = tuple(replace(one, pt=CN, payload=b"\x40", sound=False) for one in scene.right[::10])
+    recording = recorded(tmp_path, ended(replace(scene, right=right)).packets())
+    assert recording.info["Callee-Sound"] == "none: only comfort noise came"
+    assert recording.info["SoundFault"].startswith("ONE_WAY_SOUND: callee is not heard (only comfort noise came)")
 
 
 def test_a_call_that_nobody_answers_is_no_one_way_sound(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from tapdeck.sip.dialog import Party
 from tapdeck.sniffer.account import Account
-from tapdeck.storage.facts import MAX_LIST, Pairs, Press, Recorder, codec_text, pairs, side_notes
+from tapdeck.storage.facts import MAX_LIST, Pairs, Recorder, codec_text, pairs, side_notes
+from tapdeck.storage.presses import Press
 from tapdeck.storage.localtime import Zone
 from tapdeck.storage.plan import Plan, plan
 from tests.storage.calls import heard
