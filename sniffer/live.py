@@ -11,21 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started, State
-from ..sip.keys import masked
+from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started
 from ..sip.link_headers import LINK_HEADERS
 from ..sip.sdp import Format
 from . import blocks, hiding
 from .correlator import CallSettings
 from .datagrams import Datagrams, Fate, Mask, SlowPacket
-from .dtls import Agreement
-from .early import Early
 from .engine import SLICE, Engine
 from .gate import Gate
 from .hold import BESIDE, Hold, Waiting
-from .items import Begun, Cycle, Forgotten, Media, Noted, Over, Past, Reported, Spoke
+from .items import Cycle, Forgotten, Media, Noted, Over, Past
 from .records import Ints, Records
 from .signalling import Heard, Stash
+from .speaking import SpeakingEngine, Spool
 from .tracked import FOREVER, SECOND, Claim, Tracked
 from .visit import Visit
 
@@ -38,20 +36,7 @@ FORGET_EVERY = SECOND
 
 
 @dataclass(slots=True)
-class _Spool:
-    """What the engine remembers of a call's spool: whether it was begun, how many frames of media are in it, and the
-    DTLS sessions that it knows of.
-    """
-
-    tracked: Tracked
-    past: Past | None = None
-    begun: bool = False
-    frames: int = 0
-    agreed: set[bytes] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class LiveEngine(Engine):
+class LiveEngine(SpeakingEngine):
     """An engine that gives out packets as they come. `links` are the link types of the interfaces, `memory` what media
     without a call may take, in bytes. Beyond `new_calls_per_s` INVITEs are a flood (`gate`): while it lasts a call gets
     its spool only when somebody answers, or media comes. With `mask_digits` no key that is pressed is given out.
@@ -60,18 +45,12 @@ class LiveEngine(Engine):
     stash: Stash = field(init=False)
     links: tuple[int, ...] = (1,)
     new_calls_per_s: int = 500
-    mask_digits: bool = False
-    gate: Gate = field(init=False)
     hold: Hold = field(init=False)
-    _spools: dict[int, _Spool] = field(init=False, default_factory=dict)
-    _cycle: Cycle = field(init=False, default_factory=Cycle)
     _visit: Visit = field(init=False)
     _route: npt.NDArray[np.int64] = field(init=False)
     _dirty: set[int] = field(init=False, default_factory=set)
     _known: dict[int, dict[int, tuple[Claim, int]]] = field(init=False, default_factory=dict)
-    _past: Past | None = field(init=False, default=None)
     _latest: int = field(init=False, default=0)
-    _early: Early = field(init=False, default_factory=Early)
     _forgot: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -177,88 +156,12 @@ class LiveEngine(Engine):
         self._visit.end()
         return done
 
-    # -- signalling ----------------------------------------------------------------------------------------------------
-
-    def _hear(self, heard: Heard) -> None:
-        Engine._hear(self, heard)
-        call = self.correlator.dialogs.call_of(heard.message)
-        spool = self._spools.get(call.number) if call is not None else None
-        if spool is None or call is None:
-            return
-        raw = masked(heard.message.raw) if self.mask_digits else heard.message.raw
-        packet = blocks.datagram(heard.source, heard.destination, raw)
-        spoke = Spoke(call.number, heard.time, packet)
-        doubtful = (call.state is State.CALLING or call.joined_late) and self.gate.flooded(heard.time)
-        if self._past is not None or (doubtful and not spool.begun):
-            self._early.keep(spoke, anyway=self._past is not None)
-        else:
-            self._begin(spool, heard.time)
-            self._cycle.items.append(spoke)
-
-    def _secured(self, packet: SlowPacket) -> list[Tracked]:
-        """The end of a ZRTP handshake belongs into the spool: it tells when sound ends and cipher begins."""
-        found = Engine._secured(self, packet)
-        ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
-        for tracked in found:
-            spool = self._spools.get(tracked.call.number)
-            if spool is None:
-                continue
-            spoke = Spoke(tracked.call.number, packet.time, blocks.datagram(*ends, packet.payload))
-            if spool.begun:
-                self._cycle.items.append(spoke)
-            else:
-                self._early.keep(spoke, anyway=self._past is not None)
-        return found
-
-    def _reported(self, packet: SlowPacket) -> list[Tracked]:
-        """Reports belong into the spool: they tell how far away the parties are, and what reached them."""
-        found = Engine._reported(self, packet)
-        ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
-        for tracked in found:
-            spool = self._spools.get(tracked.call.number)
-            if spool is not None and spool.begun:
-                datagram = blocks.datagram(*ends, packet.payload)
-                self._cycle.items.append(Reported(tracked.call.number, packet.time, datagram))
-        return found
-
-    def _shook_hands(self, packet: SlowPacket) -> Agreement | None:
-        """A DTLS session begins between endpoints whose media a call may hold already."""
-        agreement = Engine._shook_hands(self, packet)
-        if agreement is not None:
-            for stream in self.streams.touching(*agreement.client):
-                for claim in self.correlator.holders(stream):
-                    self._tell_agreements(stream, claim)
-        return agreement
-
-    def _tell_agreements(self, stream: int, claim: Claim) -> None:
-        """The hellos of the DTLS sessions that a stream runs in belong into the spool: they say which keys it needs."""
-        number = claim.tracked.call.number
-        spool = self._spools.get(number)
-        for agreement in self._handshakes.between(*self.streams.ends(stream)) if spool is not None else ():
-            assert spool is not None
-            if agreement.taken.random in spool.agreed:
-                continue
-            spool.agreed.add(agreement.taken.random)
-            for said in agreement.packets:
-                ends = (said.source, said.source_port), (said.destination, said.destination_port)
-                spoke = Spoke(number, said.time, blocks.datagram(*ends, said.payload))
-                if spool.begun:
-                    self._cycle.items.append(spoke)
-                else:
-                    self._early.keep(spoke, anyway=self._past is not None)
-
-    def _begin(self, spool: _Spool, time: int) -> None:
-        """Begin the spool of a call with what it said so far."""
-        if spool.begun:
-            return
-        spool.begun = True
-        self._cycle.items.append(Begun(spool.tracked, time, spool.past))
-        self._cycle.items += self._early.take(spool.tracked.call.number)
+    # -- calls ---------------------------------------------------------------------------------------------------------
 
     def _observe(self, tracked: Tracked, event: Event) -> None:
         number = event.call.number
         if isinstance(event, Started):
-            self._spools[number] = _Spool(tracked, self._past)
+            self._spools[number] = Spool(tracked, self._past)
         elif isinstance(event, Ended | Revived | Closed):
             self._dirty.update(claim.stream for claim in tracked.claims)
         if self._past is None and isinstance(event, Started | Ringing | Answered | Ended | Revived | Closed):
