@@ -8,7 +8,7 @@ import numpy.typing as npt
 from ..rtp.frames import broken, samples
 from ..rtp.quality import bursts, by_window, counted, jitter_ms
 from ..rtp.red import HEAD, blocks
-from ..rtp.timeline import Sequence, place, sort_packets
+from ..rtp.timeline import Sequence, place, sort_packets, steps
 from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import Track
@@ -205,6 +205,7 @@ def _blocks(track: Track, red: npt.NDArray[np.bool_], packets: Sequence, fetch: 
     there = set(packets.number.tolist())
     first = {int(packets.number[run]) for run in packets.runs.tolist()}
     lowest = min(first) if first else 0
+    pace = _pace(rows, packets)
     own: list[tuple[int, int, int, int]] = []  # row, kind, offset, size
     copies: list[tuple[int, int, int, int, int, int]] = []  # the same; how far back in time stamp, in numbers
     for index, head in _heads(rows, np.nonzero(red)[0], fetch):
@@ -213,7 +214,8 @@ def _blocks(track: Track, red: npt.NDArray[np.bool_], packets: Sequence, fetch: 
             continue
         *before, last = found
         own.append((index, last.kind, last.start, last.size))
-        for back, block in enumerate(reversed(before), 1):
+        for count, block in enumerate(reversed(before), 1):
+            back = block.back // pace if pace and block.back and block.back % pace == 0 else count
             missing = int(number[index]) - back
             if block.size and block.back and missing > lowest and missing not in there and number[index] >= 0:
                 there.add(missing)
@@ -228,6 +230,13 @@ def _blocks(track: Track, red: npt.NDArray[np.bool_], packets: Sequence, fetch: 
         made["time"] -= lie_back * 1_000_000_000 // clock
         made["frames"] = 0
     return mine, made
+
+
+def _pace(rows: Rows, packets: Sequence) -> int:
+    """Return by how much the time stamp goes on from packet to packet as a rule, 0 if nothing tells."""
+    step = steps(rows["stamp"][packets.order], 32)
+    step = step[(np.diff(packets.number) == 1) & (step > 0)]
+    return int(np.median(step)) if len(step) else 0
 
 
 def _heads(rows: Rows, which: Ints, fetch: Fetch) -> Iterator[tuple[int, bytes]]:

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,48 @@ def test_packets_of_ten_to_sixty_milliseconds(count: int, tmp_path: Path) -> Non
     scene = encoded.call(left, right, (count, 2))
     sound = channels(recorded(tmp_path, scene))
     assert_heard(sound[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+
+
+PTIMES = [
+    *[(name, count) for name in ("GSM", "AMR", "AMR in octets", "AMR-WB", "Speex") for count in (1, 3)],
+    *[(name, count) for name in ("G.726 24", "AAL2 G.726 40", "L16") for count in (1, 3, 6)],
+    ("G.723.1", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "count"), PTIMES)
+def test_packets_of_other_lengths_in_other_codecs(name: str, count: int, tmp_path: Path) -> None:
+    """Of 10 to 60 ms; the two sides differ."""
+    left, right = VOICES[name](1), VOICES[name](2)
+    scene = encoded.call(left, right, (count, 2))
+    sound = channels(recorded(tmp_path, scene))
+    assert_heard(sound[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+    assert_heard(sound[1], encoded.heard(right, scene.right, zero(scene)))
+
+
+@pytest.mark.parametrize("name", ["AMR", "GSM", "Opus"])
+def test_the_length_of_packets_changes_in_codecs_of_frames(name: str, tmp_path: Path) -> None:
+    """20 ms, then 60, then 40 a packet; of Opus by another encoder in the same stream."""
+    left, right = VOICES[name](1), VOICES[name](2)
+    if name == "Opus":
+        long = encoded.opus(1, 60)
+        frames = [*left.frames[:60], *long.frames[20:40], *left.frames[120:]]
+        size = [960] * 60 + [2880] * 20 + [960] * (len(frames) - 80)
+        scene = encoded.call(left, replace(right, pt=112), (1, 1))
+    else:
+        cuts = [*range(30), *range(30, 90, 3), *range(90, 150, 2), 150]
+        frames = [left.pack(left.frames[a:b]) for a, b in pairwise(cuts)]
+        size = [160 * (b - a) for a, b in pairwise(cuts)]
+        scene = encoded.call(left, right, (1, 2))
+    clock, first = left.rtp_clock, scene.left[0]
+    stamps = [sum(size[:n]) for n in range(len(frames))]
+    packets = tuple(
+        replace(first, payload=data, ts=first.ts + at, seq=first.seq + n, time_ns=first.time_ns + at * 10**9 // clock)
+        for n, (data, at) in enumerate(zip(frames, stamps, strict=True))
+    )
+    sound = channels(recorded(tmp_path, ended(replace(scene, left=packets))))
+    expected = left.decode(frames if name == "Opus" else left.frames)
+    assert_heard(sound[0], expected)
 
 
 def test_the_length_of_packets_changes(tmp_path: Path) -> None:
@@ -445,6 +488,46 @@ def test_what_was_lost_is_filled_with_its_copy(levels: int, gone: set[int], tmp_
     assert figures.endswith(f"recovered={len(gone)}")
     assert "recovered" not in recording.info["Callee-Packets"]
     assert "Caller-Gap" not in recording.info
+    assert again(recording).exit_code == 0
+
+
+def test_a_copy_may_lie_farther_back(tmp_path: Path) -> None:
+    """Each packet bears a copy of the one three before it: what is lost in a burst is there."""
+    voice, plain, scene = redundant(1, set())
+    made = []
+    for number, packet in enumerate(plain.left):
+        head = b""
+        if number >= 3:
+            old = plain.left[number - 3]
+            head = (0x89 << 24 | (packet.ts - old.ts) << 10 | len(old.payload)).to_bytes(4, "big")
+        old_payload = plain.left[number - 3].payload if number >= 3 else b""
+        made.append(replace(packet, pt=121, payload=head + b"\x09" + old_payload + packet.payload))
+    recording = recorded(tmp_path, replace(scene, left=lost(made, {10, 11, 12, 40})))
+    assert_heard(channels(recording)[0], encoded.heard(voice, plain.left, zero(plain)))
+    assert recording.info["Caller-Packets"].endswith("recovered=4")
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_redundant_opus_and_error_correction_in_the_same_packets(levels: int, tmp_path: Path) -> None:
+    """Opus in RED, as browsers send it, a packet in ten with a block of ULPFEC in its place (RFC 5109)."""
+    voice = encoded.opus(1)
+    wrapper = replace(voice, pt=63, rtpmap="red/48000/2", fmtp="111/111")
+    fec = replace(voice, pt=96, rtpmap="ulpfec/48000", fmtp="")
+    plain = encoded.call(voice, replace(encoded.g722(2), pt=9), (1, 2))
+    ends = plain.dialog.caller.media, plain.dialog.callee.media
+    texts = [encoded.offer(end, wrapper, voice, fec, encoded.g722(2)) for end in ends]
+    signals = (*set_up(plain.dialog, START_NS, *texts), *plain.signals[-2:])
+    sent: list[Rtp] = []
+    for n, packet in enumerate(red(plain.left, 63, 111, levels)):
+        sent.append(replace(packet, seq=packet.seq + n // 10))
+        if n % 10 == 9:
+            sent.append(replace(packet, seq=packet.seq + n // 10 + 1, payload=bytes([96]) + bytes(40)))
+    scene = replace(plain, signals=signals, left=lost(sent, {13, 30, 50}))
+    recording = recorded(tmp_path, scene)
+    assert recording.info["Codec"] == "caller OPUS; callee G722"
+    assert recording.info["Caller-Packets"].endswith("recovered=3")
+    assert_heard(channels(recording)[0], encoded.heard(voice, plain.left, zero(plain), per_packet=1))
+    assert "15 packets of caller are forward error correction (ULPFEC)" in notes(recording)
     assert again(recording).exit_code == 0
 
 
