@@ -104,9 +104,7 @@ class TlsSettings:
     server_keys: tuple[str, ...] = _setting(
         (), "PEM files with servers' RSA keys, for connections with RSA key exchange", option="server-key"
     )
-    ports: tuple[int, ...] = _setting(
-        (5061,), "ports where SIP over TLS is to be expected; it is found on others too", 1, 65535, option="tls-ports"
-    )
+    ports: tuple[int, ...] = _setting((5061,), "ports of SIP over TLS; others are found too", 1, 65535, "tls-ports")
 
 
 @dataclass(frozen=True, slots=True)
