@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from tests.support.record import REPOSITORY
 from tests.support.secure_phones import SecurePhone
 from tests.support.speech import speech
 
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed: phones get no key log")
 RING = ("--ring-mb", "16", "--bye-linger-s", "1")
 
 

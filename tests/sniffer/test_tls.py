@@ -231,6 +231,38 @@ def test_after_a_hole_it_goes_on_with_the_next_record(suite: str, lost: range, f
     assert [plain.gap for plain in found].count(True) == 1
 
 
+@pytest.mark.parametrize(
+    ("version", "suite"), [(V.TLSv1_3, ""), (V.TLSv1_2, "AES128-GCM-SHA256"), (V.TLSv1_2, "AES256-SHA")]
+)
+def test_whatever_else_of_the_handshake_is_missing(version: TLSVersion, suite: str, folder: Path) -> None:
+    """Any record but the two hellos may be lost: the key log says the rest."""
+    talk = Talk(folder, version, version, suite)
+    shaken = [(side, part) for side, data in talk.shake_hands() for part in records(data)]
+    words = [flight for side, data in SAYINGS for flight in talk.say(side, data)]
+    secrets = known(talk)
+    lost = [number for number, (_, data) in enumerate(shaken) if data[0] != 22 or data[5] not in (1, 2)]
+    assert len(lost) > 4
+    for missing in lost:
+        session = Session.of(secrets, Earlier())
+        plains, gap = [], [False, False]
+        for number, (side, data) in enumerate([*shaken, *words]):
+            if number == missing:
+                gap[side] = True
+                continue
+            plains += session.feed(side, data, gap=gap[side], time=number)
+            gap[side] = False
+        assert_all(plains)
+        assert session.unread == 0
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """The records of a flight, one by one."""
+    while data:
+        size = 5 + int.from_bytes(data[3:5], "big")
+        yield data[:size]
+        data = data[size:]
+
+
 def test_a_changed_byte_costs_one_record(folder: Path) -> None:
     talk = Talk(folder)
     flights = talk.shake_hands()
