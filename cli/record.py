@@ -300,6 +300,8 @@ class _Run:
             )
         for kind, count in self.engine.correlator.dialogs.sdp_errors.items():
             warnings.append(f"session description not readable, {kind}: {count}")
+        if self.keys.secrets.odd:
+            warnings.append(f"{self.keys.secrets.odd} lines of the key log are no secrets that can be used")
         clocks = self.captures.clocks
         if any(clock.set for clock in clocks):
             times = sum(clock.set for clock in clocks)

@@ -134,9 +134,10 @@ def test_a_capture_that_brings_its_key_log_along(tmp_path: Path) -> None:
 def test_without_the_keys_there_is_no_call_and_it_says_what_was_not_read(tmp_path: Path) -> None:
     scene, talk = plain_call(5), Talk(tmp_path)
     capture = write(tmp_path, over_tls(scene, talk))
-    (tmp_path / "empty.log").touch()
-    result = run(tmp_path, capture, "--key-log", str(tmp_path / "empty.log"))
+    (tmp_path / "other.log").write_text("no key log\n")
+    result = run(tmp_path, capture, "--key-log", str(tmp_path / "other.log"))
     assert not result.recordings
+    assert "1 lines of the key log are no secrets that can be used" in result.summary["warnings"]
     assert any(text.startswith("SIP over TLS: records without a key: ") for text in result.summary["warnings"])
 
 
