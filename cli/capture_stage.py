@@ -362,6 +362,8 @@ class CaptureStage:
         left = self.queue.stop(DRAIN_S)
         self.health.ended(left)
         self.scribe.stop(LAST_WORDS_S)
+        if self.keys is not None:
+            self.keys.stop()
         for ring in self.rings:
             ring.close()
         return 0

@@ -37,13 +37,15 @@ class TlsKeys:
             raise ConfigError(f"tls.server_keys: {error}") from None
         path = settings.tls.key_log
         self._log = KeyLog(path, self.secrets, tail) if path else None
+        self._trouble = ""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def poll(self) -> None:
-        """Read what the key log has got since."""
+        """Read what the key log has got since, and see whether all is well with it."""
         if self._log is not None:
             self._log.poll()
+            self._trouble = self._log.error or _exposed(self._log.path)
 
     def require(self) -> None:
         """Read the key log; it has to be there. Raises UnreadableKeys."""
@@ -63,10 +65,8 @@ class TlsKeys:
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the key log, in words; empty if nothing is."""
-        if self._log is None:
-            return ""
-        return self.error or _exposed(self._log.path)
+        """What was wrong with the key log when it was last read, in words; empty if nothing was."""
+        return self._trouble
 
     def watch(self) -> None:
         """Go on reading the key log in a thread: it may lie on a share that hangs."""
