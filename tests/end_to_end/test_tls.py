@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from tests.support.media import MS
 from tests.support.record import REPOSITORY, Result, read_wav, record, unbalanced
 from tests.support.scene import START_NS, in_order, plain_call
 from tests.support.srtp import Key, announced, lock
-from tests.support.tls import Talk, over_tls
+from tests.support.tls import Talk, captured, over_tls
 
 V = TLSVersion
 FIXTURES = REPOSITORY / "fixtures" / "tls"
@@ -52,19 +51,6 @@ def run(folder: Path, capture: Path, *more: str, out: str = "out") -> Result:
     result = record(folder / out, capture, more=more)
     assert unbalanced(result.summary["packets"]) == unbalanced(result.summary["calls"]) == 0
     return result
-
-
-def captured(path: Path) -> list[Packet]:
-    """The IP packets of a capture of the lab: pcap, ns, Ethernet."""
-    data, place, found = path.read_bytes(), 24, []
-    assert data[:4] == b"\x4d\x3c\xb2\xa1"
-    while place < len(data):
-        seconds, fraction, size, _ = struct.unpack_from("<IIII", data, place)
-        frame = data[place + 16 : place + 16 + size]
-        if frame[12:14] == b"\x08\0":
-            found.append(Packet(seconds * SECOND + fraction, frame[14:]))
-        place += 16 + size
-    return found
 
 
 def told(path: Path) -> Secrets:

@@ -7,6 +7,7 @@ wire = talk.shake_hands() + talk.say(CLIENT, b"INVITE ...")
 from __future__ import annotations
 
 import ssl
+import struct
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -158,3 +159,16 @@ def _signals(scene: Scene, talk: Talk, port: int, lead_ns: int) -> Sequence[Sign
 def text_of(flights: Iterable[Flight], side: int) -> bytes:
     """All that one side sent."""
     return b"".join(data for who, data in flights if who == side)
+
+
+def captured(path: Path) -> list[Packet]:
+    """The IP packets of a capture of the lab: pcap, ns, Ethernet."""
+    data, place, found = path.read_bytes(), 24, []
+    assert data[:4] == b"\x4d\x3c\xb2\xa1"
+    while place < len(data):
+        seconds, fraction, size, _ = struct.unpack_from("<IIII", data, place)
+        frame = data[place + 16 : place + 16 + size]
+        if frame[12:14] == b"\x08\0":
+            found.append(Packet(seconds * 1_000_000_000 + fraction, frame[14:]))
+        place += 16 + size
+    return found
