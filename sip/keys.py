@@ -22,8 +22,10 @@ _TYPE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _QUOTED = re.compile(rb"(?<=digits=\")[^\"]*|(?<=digits=')[^']*", re.IGNORECASE)
-_SIGNAL = re.compile(rb"^[ \t]*(?:signal|d|digits?)[ \t]*=[ \t]*[^\r\n;]*", re.IGNORECASE | re.MULTILINE)
-_PLAIN = re.compile(rb"^[ \t]*[0-9A-D*#]{1,64}[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_SIGNAL = re.compile(rb"(?:^|[\r\n;])[ \t]*(?:signal|d|digits?)[ \t]*=[ \t]*[^\r\n;]*", re.IGNORECASE)
+_PLAIN = re.compile(rb"(?:^|(?<=[\r\n]))[ \t]*[0-9A-D*#]{1,64}[ \t]*(?=[\r\n]|\Z)", re.IGNORECASE)
+_ODD = re.compile("[^\t\r\n -~]")
+"""What no phone writes beside a key; Python takes some of it for white space."""
 
 
 def digit_of(message: Message) -> str:
@@ -34,6 +36,8 @@ def digit_of(message: Message) -> str:
     if message.content_type not in ("application/dtmf", "application/dtmf-relay"):
         return ""
     text = message.body[:_MOST].decode("latin-1")
+    if _ODD.search(text):
+        return ""
     if "=" in text:
         text = parse_params(re.sub(r"[\r\n]+", ";", text)).get("signal", "")
     elif message.content_type == "application/dtmf-relay":

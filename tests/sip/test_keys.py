@@ -86,3 +86,33 @@ def test_any_body_keeps_its_length_and_hides_once(body: bytes) -> None:
     assert len(hidden) == len(message)
     assert masked(hidden) == hidden
     assert digit_of(parse(hidden)) in ("", HIDDEN)
+
+
+_NEARLY_KEYS = st.sampled_from(
+    [
+        b"5",
+        b"#",
+        b"A",
+        b"12",
+        b"Signal",
+        b"signal",
+        b"=",
+        b" ",
+        b"\t",
+        b"\r",
+        b"\n",
+        b"\x0b",
+        b"\xa0",
+        b";",
+        b'"',
+        b"d",
+        b"X",
+    ]
+)
+
+
+@given(st.lists(_NEARLY_KEYS, max_size=12), st.sampled_from(["application/dtmf", "application/dtmf-relay"]))
+def test_what_is_read_as_a_key_is_hidden(pieces: list[bytes], kind: str) -> None:
+    body = b"".join(pieces)
+    message = info(kind, "").replace(b"Content-Length: 0", b"Content-Length: %d" % len(body)) + body
+    assert digit_of(parse(masked(message))) in ("", HIDDEN)
