@@ -21,7 +21,7 @@ from tapdeck.sniffer.tls.secrets import Secrets
 from tapdeck.storage import tls_memory
 from tapdeck.storage.sealing import Sealer
 from tapdeck.storage.spool import DONE
-from tests.support import files, hearing, shark, websocket
+from tests.support import files, hearing, ip, shark, websocket
 from tests.support.ip import Packet
 from tests.support.live import SECOND, Capture, sealer, without
 from tests.support.media import MS
@@ -88,6 +88,13 @@ def test_on_other_ports_it_is_found_by_what_it_is(tmp_path: Path) -> None:
         capture = write(tmp_path, over_tls(scene, talk, port=port, cuts=4), f"{port}.pcap")
         result = run(tmp_path, capture, "--key-log", str(talk.log), out=str(port))
         assert result.only().wav.channels() == scene.channels()
+
+
+def test_over_ipv6_and_through_a_tunnel(tmp_path: Path) -> None:
+    scene, talk = plain_call(12, six=True), Talk(tmp_path)
+    data = files.pcap(over_tls(scene, talk), "vxlan", nano=True)
+    result = run(tmp_path, files.write(tmp_path, data), "--key-log", str(talk.log))
+    assert result.only().wav.channels() == scene.channels()
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -361,3 +368,15 @@ def test_the_shared_lab(name: str, option: str, ending: str, tmp_path: Path) -> 
     left, right = hearing.sound(recording.path)
     for channel, text in ((left, spoken[0]), (right, spoken[1])):
         assert hearing.match(channel, text).likeness > 0.98
+
+
+def test_a_dtls_handshake_in_ip_fragments(tmp_path: Path) -> None:
+    capture, log = FIXTURES / "udp_dtls.pcap", FIXTURES / "udp_dtls.keys"
+    cut: list[Packet] = []
+    for number, packet in enumerate(captured(capture)):
+        is_handshake = packet.ip[9] == 17 and packet.ip[28:30] == b"\x16\xfe"
+        pieces = ip.fragments(packet.ip, number, 128) if is_handshake else [packet.ip]
+        cut += [Packet(packet.time_ns + step * 1000, piece) for step, piece in enumerate(pieces)]
+    result = run(tmp_path, write(tmp_path, cut), "--key-log", str(log))
+    assert result.only().info["Caller-Srtp"].endswith("failed=0")
+    assert result.only().info["Encrypted"] == "SRTP AES_CM_128_HMAC_SHA1_80 (DTLS)"
