@@ -15,7 +15,7 @@ from .derive import updated
 from .handshake import CLIENT, SERVER, Agreed, Earlier, Handshake
 from .records import Cutter, Messages, Record
 from .secrets import EARLY, HANDSHAKE, TRAFFIC, Secrets
-from .suites import CipherSuite
+from .suites import HASH_SIZES, SUITES, SUITES_13, CipherSuite
 
 LOOK = 128
 """Records that may be missing where bytes are: so many numbers are tried."""
@@ -189,6 +189,8 @@ class Session:
         if not side.sealed and record.kind == records.APPLICATION:
             if self.handshake.begun_early:
                 return None
+            if self._guess(number, record):
+                return self._sealed13(number, record)
             side.switch(self.handshake.agreed())
             side.loosen(LOOK)
         return self._sealed12(number, record) if side.sealed else self._open(number, record)
@@ -212,8 +214,9 @@ class Session:
 
     def _sealed12(self, number: int, record: Record) -> bytes | None:
         side = self.sides[number]
+        side.agreed = side.agreed or self.handshake.agreed()
         if side.agreed is None:
-            return self._pass_over(side)
+            return self._sealed13(number, record) if self._guess(number, record) else self._pass_over(side)
         if side.cipher is None:
             master = self.handshake.master(side.agreed)
             if master is None:
@@ -275,6 +278,23 @@ class Session:
             fresh = updated(agreed.suite.hash, last.secret)
             side.epochs.append(Epoch("", Aead13(agreed.suite, fresh), fresh, last.updates + 1))
 
+    def _guess(self, number: int, record: Record) -> bool:
+        """The server's hello is missing: if the secrets of TLS 1.3 open a record, this is what it was about, and the
+        suite is the one that does it.
+        """
+        client, side = self.handshake.client, self.sides[number]
+        if client is None or self.handshake.server is not None:
+            return False
+        sealed = Sealed(record.kind, record.version, record.body)
+        for label in (HANDSHAKE[number], TRAFFIC[number]):
+            secret = self.handshake.secrets.get(label, client.random)
+            for suite in SUITES_13 if secret is not None else ():
+                fits = secret is not None and HASH_SIZES[SUITES[suite].hash] == len(secret)
+                if fits and Aead13(SUITES[suite], secret or b"").open(sealed, self._numbers(0, side.slack)):
+                    self.handshake.assume(suite)
+                    return True
+        return False
+
     # -- what cannot be read -------------------------------------------------------------------------------------------
 
     def _numbers(self, first: int, slack: int) -> range:
@@ -285,9 +305,9 @@ class Session:
         return range(first, first + slack + 1)
 
     def _pass_over(self, side: Side) -> bytes:
-        """A record that nobody can ever read."""
+        """A record that nobody can read."""
         self.unread += 1
-        side.gap = True
+        side.loosen(1)
         return b""
 
     def _fail(self, side: Side) -> None:

@@ -255,6 +255,36 @@ def test_whatever_else_of_the_handshake_is_missing(version: TLSVersion, suite: s
         assert session.unread == 0
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_servers_hello_that_is_missing_is_made_up_for_in_tls_13(late: bool, folder: Path) -> None:
+    talk = Talk(folder, V.TLSv1_3)
+    shaken = [(side, part) for side, data in talk.shake_hands() for part in records(data)]
+    words = [flight for side, data in SAYINGS for flight in talk.say(side, data)]
+    secrets = Secrets()
+    session = Session.of(secrets, Earlier())
+    plains, gap = [], [False, False]
+    for number, (side, data) in enumerate([*shaken, *words]):
+        if number == (len(shaken) if late else 0):
+            secrets.feed(talk.log.read_bytes())
+        if data[0] == 22 and data[5] == 2:
+            gap[side] = True
+            continue
+        plains += session.feed(side, data, gap=gap[side], time=number)
+        gap[side] = False
+    assert_all(plains)
+
+
+def test_directions_that_come_in_the_wrong_order(folder: Path) -> None:
+    """Two taps, one a little behind the other: all that the client says is heard before the server's answer."""
+    for version in (V.TLSv1_2, V.TLSv1_3):
+        talk = Talk(folder, version, version)
+        flights = spoken(talk)
+        session = Session.of(known(talk), Earlier())
+        shaken = [flight for flight in flights if flight[0] == CLIENT][:2]
+        plains = read(session, shaken) + read(session, [flight for flight in flights if flight not in shaken])
+        assert_all(plains)
+
+
 def records(data: bytes) -> Iterator[bytes]:
     """The records of a flight, one by one."""
     while data:
