@@ -102,6 +102,11 @@ def packed_otherwise(codec: Codec) -> Codec | None:
     return replace(_PLAIN[_TURNED[codec.name]], clock=codec.clock) if codec.name in _TURNED else None
 
 
+def by_the_book(codec: Codec) -> Codec | None:
+    """Return the codec as its Recommendation has it, where FFmpeg's differs from that (`g726.py`), else None."""
+    return replace(codec, decoders=()) if codec.name in ("G726-40", "AAL2-G726-40") else None
+
+
 def _samples(name: str, rate: int, channels: int) -> Codec | None:
     """Samples as they are: L16 (RFC 3551 section 4.5.11) and G.711 at other rates than its own."""
     if not 4000 <= rate <= MAX_RATE or channels not in (1, 2) or (channels > 1 and name != "L16"):

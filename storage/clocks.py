@@ -82,7 +82,8 @@ def true_packings(
         if true == codec or number == Kind.FOREIGN:
             continue
         kinds = np.where(kinds == kind, np.uint8(number), kinds)
-        add(side.lies, f"{codec.name} is packed as {true.name} is, and is decoded so")
+        if true.name != codec.name:
+            add(side.lies, f"{codec.name} is packed as {true.name} is, and is decoded so")
     return kinds
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ..rtp.codecs import by_the_book
 from ..rtp.decoder import library
 from ..sip.dialog import Party
 from ..sniffer.addresses import AddressBook
@@ -124,7 +125,9 @@ def _decoding(plan: Plan, kept: str) -> Pairs:
     """How sound came about that is not stored as it crossed the wire."""
     if not plan.decoded:
         return []
-    how = f"to 16-bit PCM at {plan.rate} Hz by {library()}; the packets as they crossed the wire are in {kept}"
+    own = {one.name for party in Party for one in plan.heard(party) if by_the_book(one) == one}
+    whose = library() + "".join(f", {name} by the Recommendation itself" for name in sorted(own))
+    how = f"to 16-bit PCM at {plan.rate} Hz by {whose}; the packets as they crossed the wire are in {kept}"
     lines: Pairs = [("Decoded", how)]
     for party in Party:
         rates = sorted({one.rate for one in plan.heard(party)} - {plan.rate})

@@ -45,6 +45,7 @@ WAVEFORM = [
     Offer("PCMU/8000/1", "PCMU", 8000),
     Offer("G722/16000/1", "G722", 16000),
     Offer("G726-32/8000/1", "G726-32", 8000),
+    Offer("G726-40/8000/1", "G726-40", 8000),
     Offer("L16/8000/1", "L16/8000", 8000),
     Offer("L16/16000/1", "L16/16000", 16000),
     Offer("L16/44100/2", "L16", 44100, 2),
@@ -52,13 +53,11 @@ WAVEFORM = [
 ]
 OTHERS = [
     Offer("GSM/8000/1", "GSM", 8000, decode=encoded.by_command("-f", "gsm")),
-    Offer("G726-40/8000/1", "G726-40", 8000, decode=encoded.by_command("-f", "g726", "-code_size", "5")),
     Offer("G726-24/8000/1", "G726-24", 8000, decode=encoded.by_command("-f", "g726", "-code_size", "3")),
     Offer("G726-16/8000/1", "G726-16", 8000, decode=encoded.by_command("-f", "g726", "-code_size", "2")),
     Offer("AMR/8000/1", "AMR", 8000, decode=encoded.by_library("libopencore_amrnb", 8000)),
     Offer("AMR-WB/16000/1", "AMR-WB", 16000, decode=encoded.by_library("libopencore_amrwb", 16000)),
 ]
-"""G.726 at 40 kbit/s is among them: FFmpeg's tables for it are not those of the phones, 0.93 is what it comes to."""
 
 
 def called(offer: Offer, folder: Path) -> tuple[Result, Path, dict[str, np.ndarray]]:
