@@ -102,6 +102,12 @@ def packed_otherwise(codec: Codec) -> Codec | None:
     return replace(_PLAIN[_TURNED[codec.name]], clock=codec.clock) if codec.name in _TURNED else None
 
 
+def other_mode(codec: Codec) -> Codec | None:
+    """Return AMR in its other payload mode, None for other codecs."""
+    modes = {Framing.AMR_BITS: Framing.AMR_OCTETS, Framing.AMR_OCTETS: Framing.AMR_BITS}
+    return replace(codec, framing=modes[codec.framing]) if codec.framing in modes else None
+
+
 def by_the_book(codec: Codec) -> Codec | None:
     """Return the codec as its Recommendation has it, where FFmpeg's differs from that (`g726.py`), else None."""
     return replace(codec, decoders=()) if codec.name in ("G726-40", "AAL2-G726-40") else None

@@ -113,6 +113,18 @@ def _amr(codec: Codec, payload: bytes) -> Iterator[Frame]:
         at += whole * 8 if aligned else size
 
 
+def fills(codec: Codec, payload: bytes) -> bool:
+    """Tell whether AMR frames fill a payload to its last byte, as they do if the payload mode is the right one."""
+    aligned = codec.framing is Framing.AMR_OCTETS
+    table = _AMR_BITS if codec.frame == 160 else _AMR_WB_BITS
+    entries, at = _amr_contents(payload, aligned)
+    sizes = [table[entry >> 1] if entry >> 1 < len(table) else 0 for entry in entries]
+    rest = sum(-(-size // 8) * 8 if aligned else size for size in sizes)
+    lowest = _NO_SPEECH + (codec.frame == 160)
+    known = all(entry >> 1 < len(table) or entry >> 1 >= lowest for entry in entries)
+    return bool(entries) and known and -(-(at + rest) // 8) == len(payload)
+
+
 def _amr_contents(payload: bytes, aligned: bool) -> tuple[list[int], int]:
     """Return the table of contents (frame type and quality bit of each frame), and the bit at which speech begins."""
     bits = int.from_bytes(payload[: MAX_FRAMES + 1], "big")

@@ -1,6 +1,7 @@
 """Where a sender does otherwise than its SDP says, and its packets show it. Pure but for `Fetch`.
 
-At what rate time stamps count (of G722/16000: 8,000 Hz), and which way round the samples of G.726 are packed.
+At what rate time stamps count (of G722/16000: 8,000 Hz), which way round the samples of G.726 are packed, and in which
+payload mode AMR is.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ..rtp.codecs import Codec, packed_otherwise
+from ..rtp.codecs import Codec, Framing, other_mode, packed_otherwise
+from ..rtp.frames import fills
 from ..rtp.packing import CHUNK_S, true_packing
 from ..rtp.timeline import Sequence, steps
 from ..sniffer.rows import Rows
@@ -22,6 +24,8 @@ LEAST = 10
 """So many packets that follow each other must tell it."""
 MOST = 0.9
 """And so many of them must agree."""
+LISTENED = 500
+"""Packets of AMR that are looked at."""
 CHUNKS = 12
 """Pieces of sound that are listened to in order to tell how it is packed."""
 
@@ -84,6 +88,26 @@ def true_packings(
         kinds = np.where(kinds == kind, np.uint8(number), kinds)
         if true.name != codec.name:
             add(side.lies, f"{codec.name} is packed as {true.name} is, and is decoded so")
+    return kinds
+
+
+def true_modes(
+    rows: Rows, kinds: npt.NDArray[np.uint8], packets: Sequence, codecs: Codecs, side: Side, fetch: Fetch
+) -> npt.NDArray[np.uint8]:
+    """Return what each packet is, AMR in the payload mode that its packets are filled by."""
+    for kind in np.unique(kinds[kinds >= Kind.CODEC]).tolist() if codecs.known else ():
+        codec = codecs.of(kind)
+        other = other_mode(codec)
+        if other is None:
+            continue
+        order = packets.order[kinds[packets.order] == kind][:LISTENED]
+        payloads = fetch(rows["position"][order].copy(), rows["size"][order].astype(np.int64))
+        told, turned = (sum(fills(one, payload) for payload in payloads) for one in (codec, other))
+        number = codecs.kind(other) if turned >= MOST * len(payloads) and 2 * told < turned else kind
+        if number not in (kind, Kind.FOREIGN):
+            kinds = np.where(kinds == kind, np.uint8(number), kinds)
+            way = "octet-aligned" if other.framing is Framing.AMR_OCTETS else "bandwidth-efficient"
+            add(side.lies, f"{codec.name} is {way}, not as its SDP has it, and is decoded so")
     return kinds
 
 

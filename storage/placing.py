@@ -12,7 +12,7 @@ from ..rtp.timeline import Sequence, place, sort_packets, steps
 from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import Track
-from .clocks import true_clocks, true_packings
+from .clocks import true_clocks, true_modes, true_packings
 from .kinds import FATES, STEADY, Codecs, Kind, clock_of, kinds_of
 from .side import RATE, WINDOW_NS, Channel, Fetch, Ints, Side, lots
 
@@ -41,6 +41,8 @@ def lay_track(
     if (kinds == Kind.EVENT).any():
         first = np.sort(packets.order[kinds[packets.order] == Kind.EVENT])
         side.events.append((rows[first], clock_of(track, int(rows["kind"][first[0]]))))
+    if fetch is not None:
+        kinds = true_modes(rows, kinds, packets, codecs, side, fetch)
     count = _counts(rows, kinds, codecs, fetch, side)
     if fetch is not None:
         kinds, truth = true_clocks(rows, kinds, packets, count, codecs, side)

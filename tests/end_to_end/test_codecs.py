@@ -774,6 +774,22 @@ def test_g_726_that_is_packed_the_other_way_round(bits: int, aal2: bool, tmp_pat
     assert again(recording).exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["AMR", "AMR-WB"])
+@pytest.mark.parametrize("octets", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_amr_in_the_other_payload_mode(name: str, octets: bool, count: int, tmp_path: Path) -> None:
+    """The description says octet-align, or does not, and the packets are otherwise; the other side keeps to it."""
+    left, right = encoded.amr(name, 1, octets=octets), encoded.amr(name, 2, octets=not octets)
+    scene = encoded.call(replace(left, fmtp=right.fmtp), right, (count, 2))
+    scene = replace(scene, left=lost(scene.left, {30}))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+    assert_heard(channels(recording)[1], encoded.heard(right, scene.right, zero(scene)))
+    way = "octet-aligned" if octets else "bandwidth-efficient"
+    assert notes(recording) == f"Note: caller's {name} is {way}, not as its SDP has it, and is decoded so"
+    assert again(recording).exit_code == 0
+
+
 def test_noise_in_g_726_is_decoded_as_it_was_told(tmp_path: Path) -> None:
     draw = random.Random(3)
     left = replace(encoded.g726(4, 1), frames=tuple(draw.randbytes(40) for _ in range(300)))

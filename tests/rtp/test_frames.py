@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapdeck.rtp.codecs import Codec, codec
-from tapdeck.rtp.frames import MAX_FRAMES, Frame, broken, frames, samples
+from tapdeck.rtp.frames import MAX_FRAMES, Frame, broken, fills, frames, samples
 
 FORMATS = {
     "G722": ("G722", 8000, 1, ""),
@@ -178,3 +178,11 @@ def test_what_is_broken_has_no_sound_and_no_silence(name: str, payload: bytes) -
 )
 def test_what_is_cut_short_is_told_from_a_pause(name: str, payload: bytes, expected: bool) -> None:
     assert broken(known(name), payload) is expected
+
+
+@pytest.mark.parametrize("name", ["AMR", "AMR octets", "AMR-WB"])
+@given(payload=st.binary(max_size=300))
+def test_what_fills_a_payload_is_all_of_it(name: str, payload: bytes) -> None:
+    if fills(known(name), payload):
+        assert payload
+        assert not broken(known(name), payload)
