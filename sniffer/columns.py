@@ -13,6 +13,7 @@ from .datagrams import NOT_RTP, Datagrams, Fate, Keys, Mask, RtpColumns, in_time
 from .first_bytes import LOOKED_AT, begins_frame, begins_text
 from .layers import Layers
 from .peeling import Part
+from .prints import prints_of
 from .records import WORDS, Ints, Records, gather
 from .tls.records import HANDSHAKE
 from .tls.secrets import Secrets
@@ -206,6 +207,7 @@ class Block(Layers):
                 kind=np.zeros(count, dtype=np.uint8),
                 frames=np.ones(count, dtype=np.uint8),
                 head=np.zeros(count, dtype=np.uint16),
+                prints=prints_of(self.data, part.at, part.end - part.at),
             )
         )
 
@@ -258,5 +260,6 @@ class Block(Layers):
                 kind=head["second"].astype(np.uint8),
                 frames=np.ones(len(part.rows), dtype=np.uint8),
                 head=header.astype(np.uint16),
+                prints=prints_of(self.data, part.at + header, size),
             )
         )

@@ -17,6 +17,7 @@ from ..sip.sdp import Media
 from .addresses import address_key
 from .bindings import Binding, Bindings, EndpointKey, Match, Source
 from .datagrams import Mask, RtpColumns
+from .prints import SoundPrints
 from .related import Relations, same_sound
 from .reports import Reporting
 from .streams import StreamTable
@@ -82,6 +83,7 @@ class Correlator:
         self.reporting = Reporting(self._bindings)
         self._owners: dict[int, list[Claim]] = {}
         self._past: dict[int, list[Claim]] = {}
+        self.prints = SoundPrints()
         self._relations = Relations()
         self._twins = Twins()
         self._seen = 0
@@ -349,7 +351,7 @@ class Correlator:
 
     def _close(self, tracked: Tracked) -> None:
         call = tracked.call
-        tracked.listened(self._streams.rows)
+        tracked.listened(self._streams.rows, self.prints)
         limit = FOREVER if call.ended is None else call.ended + self._settings.linger
         for claim in tracked.claims:
             claim.until = min(claim.until, limit)

@@ -47,7 +47,8 @@ class RtpColumns:
     `time` ns (int64); `source` and `destination` address keys (uint64, see `addresses`); `ports` source << 16 |
     destination (uint32); `position` of the payload in the input (int64) and its `size` in bytes (int32); `sequence`
     (uint16), `stamp` (uint32), `ssrc` (uint32), `kind` marker bit and payload type (uint8); `frames`: captured frames
-    it took (uint8); `head`: bytes of its RTP header, which lies before the payload (uint16).
+    it took (uint8); `head`: bytes of its RTP header, which lies before the payload (uint16); `prints`: what its payload
+    was, in a number (uint32, see `prints`).
     """
 
     time: Ints
@@ -62,6 +63,7 @@ class RtpColumns:
     kind: npt.NDArray[np.uint8]
     frames: npt.NDArray[np.uint8]
     head: npt.NDArray[np.uint16]
+    prints: npt.NDArray[np.uint32]
 
     def __len__(self) -> int:
         return len(self.time)
@@ -87,6 +89,7 @@ _TYPES = (
     np.uint8,
     np.uint8,
     np.uint16,
+    np.uint32,
 )
 NO_RTP = RtpColumns(*(np.empty(0, dtype=code) for code in _TYPES))  # type: ignore[arg-type]
 

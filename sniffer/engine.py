@@ -140,7 +140,7 @@ class Engine:
             self._slow(packet)
         while waiting:
             self._start(waiting.pop())
-        self.streams.note(block.rtp, found.numbers)
+        self._seen(block.rtp, found)
         self._store(block, found.numbers)
         if len(block.other):
             self._beside(block)
@@ -180,7 +180,7 @@ class Engine:
         known = found.numbers >= 0
         full = np.zeros(len(known), dtype=bool)
         full[known] = self.streams.rows["packets"][found.numbers[known]] >= MAX_BESIDE
-        self.streams.note(block.rtp, found.numbers)
+        self._seen(block.rtp, found)
         self.account.packet("overload_dropped", "fax without end", int(block.rtp.frames[full].sum(dtype=np.int64)))
         self._store(replace(block, rtp=block.rtp.take(~full)), found.numbers[~full])
 
@@ -198,6 +198,11 @@ class Engine:
             rows["last"][streams] = times
             begun += zip(times.tolist(), streams.tolist(), strict=True)
         return begun
+
+    def _seen(self, rtp: RtpColumns, found: Lookup) -> None:
+        """Note of streams what came."""
+        self.streams.note(rtp, found.numbers)
+        self.correlator.prints.note(rtp.prints, found.numbers, found.new, len(self.streams.rows))
 
     def _start(self, begun: tuple[int, int]) -> None:
         self.correlator.stream_started(begun[1], begun[0])

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..sip.dialog import Call, Described, Party
 from ..sip.sdp import Format, Media
 from .bindings import EndpointKey, Match
 from .keyring import Keyring
+from .prints import Prints, SoundPrints, same_sound
 from .reports import Reports
 from .ties import Tie
 
@@ -49,8 +52,8 @@ class Claim:
 class Tracked:
     """A call as the correlator sees it: the dialog, its claims, and what was heard on the way.
 
-    `voices` are the parties whose sound came, and can be read, from when to when (ns), as far as that was looked at
-    (`listened`).
+    `voices` are the parties whose sound came, and can be read, from when to when (ns) and what it was, as far as that
+    was looked at (`listened`).
     """
 
     call: Call
@@ -63,7 +66,7 @@ class Tracked:
     holds: list[tuple[int, Party, bool]] = field(default_factory=list)
     others: list[tuple[int, Party, str]] = field(default_factory=list)
     related: dict["Leg", Tie] = field(default_factory=dict)
-    voices: dict[Party, tuple[int, int]] = field(default_factory=dict)
+    voices: dict[Party, tuple[int, int, Prints]] = field(default_factory=dict)
     tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
     secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
     keys: Keyring = field(default_factory=Keyring)
@@ -80,25 +83,26 @@ class Tracked:
         for tie in self.related.values():
             tie.other = None  # each held another, and so on: none would ever go
 
-    def listened(self, streams: Any) -> None:
+    def listened(self, streams: Any, prints: SoundPrints) -> None:
         """All sound that will come has come: note whose that was, and whether related calls have it too. `streams` are
-        the rows of all streams.
+        the rows of all streams, `prints` what their sound was.
         """
-        self._hear(streams)
+        self._hear(streams, prints)
         for tie in self.related.values():
             other = tie.other
             if other is None:
                 continue
             if not other.closed:
-                other._hear(streams)
+                other._hear(streams, prints)
             tie.heard = bool(self.voices) and all(
                 party in other.voices
                 and other.voices[party][0] <= first + SLACK
                 and other.voices[party][1] >= last - SLACK
-                for party, (first, last) in self.voices.items()
+                and same_sound(sound, other.voices[party][2])
+                for party, (first, last, sound) in self.voices.items()
             )
 
-    def _hear(self, streams: Any) -> None:
+    def _hear(self, streams: Any, prints: SoundPrints) -> None:
         self.voices = {}
         if self.secured or (self.encrypted and not self.keys.usable):
             return
@@ -106,8 +110,10 @@ class Tracked:
             if claim.match.kind == "audio":
                 row = streams[claim.stream]
                 first, last = max(int(row["first"]), claim.since), min(int(row["last"]), claim.until)
-                known = self.voices.get(claim.sender, (first, last))
-                self.voices[claim.sender] = min(known[0], first), max(known[1], last)
+                sound = prints.of(claim.stream)
+                known = self.voices.get(claim.sender, (first, last, sound))
+                joined = np.minimum(known[2], sound)
+                self.voices[claim.sender] = min(known[0], first), max(known[1], last), joined
 
     def formats(self, sender: Party) -> list[tuple[int, Mapping[int, Format]]]:
         """Return what payload types mean in packets of this sender, each map with the time it holds from (ns).

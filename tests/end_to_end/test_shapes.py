@@ -285,6 +285,28 @@ def test_a_leg_gives_way_only_to_all_of_its_sound(change: Callable[[Shape], Shap
     assert_sound(found[inner.call_id], *inner.channels())
 
 
+@pytest.mark.parametrize("legs", ["outer", "inner"])
+def test_a_leg_does_not_give_way_to_other_sound(legs: str, tmp_path: Path) -> None:
+    """Anyone may call between the same numbers as long, and say something else: the real call must not be lost."""
+    shape = shapes.through_pbx(6, relays=False, talk_ms=4000)
+    found = recorded(tmp_path, shape, "--legs", legs).by_call_id()
+    assert relations(found, shape) == BOTH_WAYS["through a PBX"]
+    for scene in shape.values():
+        assert_sound(found[scene.call_id], *scene.channels())
+
+
+def test_a_leg_gives_way_to_the_same_sound_under_other_numbers(tmp_path: Path) -> None:
+    """As a PBX hands it on that numbers its streams itself."""
+    shape = shapes.through_pbx(6, talk_ms=4000)
+    inner = shape["inner"]
+    left, right = (
+        tuple(replace(one, ssrc=one.ssrc ^ 0x55AA, seq=one.seq + 999 & 0xFFFF) for one in side)
+        for side in (inner.left, inner.right)
+    )
+    shape = {**shape, "inner": replace(inner, left=left, right=right)}
+    assert set(recorded(tmp_path, shape, "--legs", "outer").by_call_id()) == {shape["outer"].call_id}
+
+
 def test_a_recording_session_says_whom_it_holds(tmp_path: Path) -> None:
     found = recorded(tmp_path, shapes.recording_session(3)).only()
     assert repeated(found, "RecordingSession") == ["Ann & Co 2001", "2002"]
