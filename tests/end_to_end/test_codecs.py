@@ -790,6 +790,31 @@ def test_amr_in_the_other_payload_mode(name: str, octets: bool, count: int, tmp_
     assert again(recording).exit_code == 0
 
 
+@pytest.mark.parametrize("aal2", [False, True])
+def test_g_726_at_40_kbit_s_by_the_book(aal2: bool, tmp_path: Path) -> None:
+    """As phones encode it, which is not as FFmpeg does: one side each."""
+    played = encoded.tune(8000, 1)[:16_000]
+    frames = encoded.cut(encoded.g726_by_the_book(played), 50)
+    if aal2:
+        frames = tuple(repacked(frame) for frame in frames)
+    name = "AAL2-G726-40" if aal2 else "G726-40"
+    right = encoded.g726(5, 2, aal2=aal2)
+    left = replace(right, frames=frames, played=played)
+    recording = recorded(tmp_path, encoded.call(left, right))
+    sound = channels(recording)
+    assert likeness(sound[0][:16_000], played) > 0.995
+    assert sound[0][100:16_000].astype(int).tolist() == pytest.approx(played[100:].tolist(), abs=500)
+    assert likeness(sound[1], right.played) > 0.995
+    assert f", {name} by the Recommendation itself; the packets" in recording.info["Decoded"]
+    assert again(recording).exit_code == 0
+
+
+def repacked(frame: bytes) -> bytes:
+    """Codes of 5 bits, the first in the high bits in place of the low ones."""
+    number = int.from_bytes(frame, "little")
+    return int("".join(f"{number >> at & 31:05b}" for at in range(0, 8 * len(frame), 5)), 2).to_bytes(len(frame), "big")
+
+
 def test_noise_in_g_726_is_decoded_as_it_was_told(tmp_path: Path) -> None:
     draw = random.Random(3)
     left = replace(encoded.g726(4, 1), frames=tuple(draw.randbytes(40) for _ in range(300)))

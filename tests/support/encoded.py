@@ -7,6 +7,8 @@ PyAV, frame after frame.
 
 from __future__ import annotations
 
+import bisect
+import copy
 import ctypes
 import ctypes.util
 import subprocess
@@ -21,6 +23,8 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from tapdeck.rtp.g726 import Itu40
 
 from .ip import Endpoint
 from .media import MS, SECOND, Rtp
@@ -127,6 +131,26 @@ def g726(bits: int, seed: int = 1, *, aal2: bool = False) -> Voice:
     frames = cut(encoded(sound, 8000, "-c:a", name, "-code_size", str(bits), "-f", name), 10 * bits)
     reader = by_command("-f", name, "-code_size", str(bits))
     return Voice(f"{'AAL2-' if aal2 else ''}G726-{bits * 8}/8000", 97, 8000, 10, frames, sound, reader)
+
+
+def g726_by_the_book(sound: Samples) -> bytes:
+    """G.726 at 40 kbit/s: for each sample the code whose sound is nearest to it; the first code in the low bits.
+
+    libsndfile's encoder departs from the Recommendation in how it rounds, FFmpeg's in more.
+    """
+    decoder, codes = Itu40(), []
+    order = [*range(16, 32), *range(1, 16)]
+    for sample in sound.tolist():
+
+        def heard(place: int) -> int:
+            return int(copy.deepcopy(decoder).decode([order[place]])[0])
+
+        low = bisect.bisect_left(range(len(order) - 1), sample, key=heard)
+        near = min((max(low - 1, 0), low), key=lambda place: abs(heard(place) - sample))
+        codes.append(order[near])
+        decoder.decode([order[near]])
+    bits = np.array(codes)[:, None] >> np.arange(5) & 1
+    return np.packbits(bits.reshape(-1), bitorder="little").tobytes()
 
 
 def gsm(seed: int = 1) -> Voice:
