@@ -802,8 +802,7 @@ def test_g_726_at_40_kbit_s_by_the_book(aal2: bool, tmp_path: Path) -> None:
     left = replace(right, frames=frames, played=played)
     recording = recorded(tmp_path, encoded.call(left, right))
     sound = channels(recording)
-    assert likeness(sound[0][:16_000], played) > 0.995
-    assert sound[0][100:16_000].astype(int).tolist() == pytest.approx(played[100:].tolist(), abs=500)
+    assert likeness(sound[0][100:16_000], played[100:]) > 0.999  # the first samples are its encoder's run-up
     assert likeness(sound[1], right.played) > 0.995
     assert f", {name} by the Recommendation itself; the packets" in recording.info["Decoded"]
     assert again(recording).exit_code == 0
