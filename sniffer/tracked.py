@@ -61,7 +61,7 @@ class Tracked:
     endpoints: list[EndpointKey] = field(default_factory=list)
     media: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
     offers: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
-    asked: dict[Party, Media] = field(default_factory=dict)
+    asked: dict[Party, tuple[int, Media]] = field(default_factory=dict)
     digits: list[tuple[int, Party, str]] = field(default_factory=list)
     holds: list[tuple[int, Party, bool]] = field(default_factory=list)
     others: list[tuple[int, Party, str]] = field(default_factory=list)
@@ -167,16 +167,31 @@ def note_media(tracked: Tracked, event: Described, media: Media) -> None:
         offers = tracked.offers[party]
         if len(offers) < MAX_MEDIA_CHANGES and (not offers or offers[-1][1] != media):
             offers.append((time, media))
-        tracked.asked[party] = media
+        tracked.asked[party] = time, media
     else:
         tracked.asked.pop(party, None)
-        asked = tracked.asked.pop(party.other, None)
+        since, asked = tracked.asked.pop(party.other, (time, None))
         if asked is not None:
             _agree(tracked, party.other, time, asked)
+            _note_hold(tracked, party.other, since, asked.held)
         _agree(tracked, party, time, media)
-    held = media.held or media.direction in ("sendonly", "inactive")
-    before = next((state for _, who, state in reversed(tracked.holds) if who is party), False)
-    if held != before and len(tracked.holds) < MAX_MEDIA_CHANGES:
+        _note_hold(tracked, party, time, media.held and (event.asks or _is_asked_to_talk(tracked, party)))
+
+
+def _is_asked_to_talk(tracked: Tracked, party: Party) -> bool:
+    """Tell whether an answer that is one-way is so by its sender's own wish: the offer is not (RFC 3264 section 8.4).
+    A hold that lasts may go on.
+    """
+    said = tracked.media[party.other]
+    return _holds(tracked, party) or (bool(said) and said[-1][1].direction == "sendrecv" and not said[-1][1].held)
+
+
+def _holds(tracked: Tracked, party: Party) -> bool:
+    return next((state for _, who, state in reversed(tracked.holds) if who is party), False)
+
+
+def _note_hold(tracked: Tracked, party: Party, time: int, held: bool) -> None:
+    if held != _holds(tracked, party) and len(tracked.holds) < MAX_MEDIA_CHANGES:
         tracked.holds.append((time, party, held))
 
 

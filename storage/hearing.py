@@ -139,7 +139,8 @@ def faults(plan: Plan) -> list[tuple[str, str]]:
     for party in Party:
         spoke = sounds[party.other].active_s
         why = _nothing(plan.sides[party]) or "it is silent"
-        if answered and sounds[party].silent and spoke >= SPOKE_S and why != _UNREADABLE:
+        told = answered and not _only_listens(plan, party)
+        if told and sounds[party].silent and spoke >= SPOKE_S and why != _UNREADABLE:
             found.append((ONE_WAY, f"{party.value} is not heard ({why}), {party.other.value} is, for {spoke:.0f} s"))
     silent = [party for party in Party if sounds[party].silent and _nothing(plan.sides[party]) != _UNREADABLE]
     if answered and plan.frames >= 2 * SPOKE_S * plan.rate and len(silent) == len(Party):
@@ -164,13 +165,20 @@ def _nothing(side: Side) -> str:
     return "only comfort noise came" if side.figures.received > events else "no packets with sound came"
 
 
+def _only_listens(plan: Plan, party: Party) -> bool:
+    """Tell whether a party was not to speak all along, by what was agreed (RFC 3264 section 5.1): an announcement."""
+    media = plan.ended.tracked.media
+    mine, others = ({one.direction for _, one in media[who]} for who in (party, party.other))
+    return bool(mine and mine <= {"recvonly", "inactive"}) or bool(others and others <= {"sendonly", "inactive"})
+
+
 def described(plan: Plan, party: Party) -> list[str]:
     """Return what an info file says of a side's sound, nothing if nobody listened."""
     if plan.listener is None or not plan.has_sound:
         return []
     sound = plan.listener.sound(party)
     if nothing := _nothing(plan.sides[party]):
-        return [f"none: {nothing}"]
+        return [f"none: {nothing}" + (", as agreed: it only listens" if _only_listens(plan, party) else "")]
     if sound.silent:
         return ["silent"]
     peak = f"peak={sound.peak:.1f}dBFS" if sound.peak is not None else ""

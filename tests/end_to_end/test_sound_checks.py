@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.support import encoded, files
+from tests.support import encoded, files, recipes
 from tests.support.ip import Packet
 from tests.support.keys import FULL, RATE, Samples, quiet, talking
 from tests.support.media import CN, MS, PCMA, PCMU
 from tests.support.record import Recording, record
 from tests.support.scene import Scene, ended
+from tests.support.signalling import Signal
 
 
 def recorded(folder: Path, packets: list[Packet]) -> Recording:
@@ -102,6 +103,43 @@ def test_one_way_sound(tmp_path: Path) -> None:
     recording = recorded(other, ended(replace(scene, right=())).packets())
     assert recording.info["Callee-Sound"] == "none: no packets with sound came"
     assert recording.info["SoundFault"] == fault.format("no packets with sound came")
+
+
+def told(scene: Scene, offer: bytes, answer: bytes) -> Scene:
+    """The call with other directions in its offer and its answer."""
+    first, *rest = scene.signals
+    signals = (one if b"200 OK" not in one.text else _directed(one, answer) for one in rest)
+    return replace(scene, signals=(_directed(first, offer), *signals))
+
+
+def _directed(signal: Signal, direction: bytes) -> Signal:
+    return replace(signal, text=signal.text.replace(b"a=sendrecv", b"a=" + direction))
+
+
+def test_an_announcement_is_no_fault_and_no_hold(tmp_path: Path) -> None:
+    """Who calls only to listen is not expected to speak; who answers that, and speaks, holds nobody."""
+    scene = talking(np.zeros(14 * RATE), spoken(14, 1))
+    recording = recorded(tmp_path, ended(replace(told(scene, b"recvonly", b"sendonly"), left=())).packets())
+    assert recording.info["Caller-Sound"] == "none: no packets with sound came, as agreed: it only listens"
+    assert "SoundFault" not in recording.info
+    assert "Hold" not in recording.info
+
+
+def test_an_answer_that_is_one_way_by_its_own_wish_is_a_hold(tmp_path: Path) -> None:
+    scene = told(talking(spoken(8, 2), spoken(8, 1)), b"sendrecv", b"sendonly")
+    assert recorded(tmp_path, scene.packets()).info["Hold"].startswith("held by callee at ")
+
+
+def test_a_hold_that_is_refused_is_none(tmp_path: Path) -> None:
+    scene = recipes.held(1)
+    held, answer = (n for n, one in enumerate(scene.signals) if b"a=sendonly" in one.text or b"a=recvonly" in one.text)
+    signals = list(scene.signals)
+    signals[answer] = replace(
+        signals[answer], text=signals[answer].text.replace(b"200 OK", b"491 Request Pending").partition(b"v=0")[0]
+    )
+    assert held < answer
+    recording = recorded(tmp_path, replace(scene, signals=tuple(signals)).packets())
+    assert "Hold" not in recording.info
 
 
 def test_comfort_noise_alone_is_silence(tmp_path: Path) -> None:
