@@ -18,6 +18,7 @@ def test_there_are_targets() -> None:
         "kept",
         "keys",
         "live",
+        "masking",
         "reassembly",
         "rtcp",
         "sdp",

@@ -11,9 +11,9 @@ import pytest
 from tapdeck.sip.dialog import Party
 from tapdeck.sniffer.account import Account
 from tapdeck.storage.facts import MAX_LIST, Pairs, Recorder, codec_text, pairs, side_notes
-from tapdeck.storage.presses import Press
 from tapdeck.storage.localtime import Zone
 from tapdeck.storage.plan import Plan, plan
+from tapdeck.storage.presses import Press
 from tests.storage.calls import heard
 from tests.support import recipes
 from tests.support.media import PCMA, PCMU, SECOND, changed, lost
