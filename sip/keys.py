@@ -3,7 +3,7 @@
 import re
 
 from .headers import parse_params
-from .message import Message
+from .message import BLANK_LINE, KEEP_ALIVE, Message
 
 HIDDEN = "masked"
 """The name of a key that nobody can tell any more."""
@@ -17,10 +17,11 @@ _KEYS = frozenset("0123456789*#ABCD")
 _MOST = 256
 
 _TYPE = re.compile(
-    rb"^(?:content-type|c)[ \t]*:[ \t]*"
+    rb"^(?:content-type|c)[ \t]*:[^a-z0-9\r\n]*"
     rb"(?:application/(?:[a-z.+-]*(?:dtmf|digits|kpml|telephone-event)|vnd\.)|multipart/)",
     re.IGNORECASE | re.MULTILINE,
 )
+_FOLD = re.compile(rb"\r*\n[ \t]+")
 _QUOTED = re.compile(rb"(?<=digits=\")[^\"]*|(?<=digits=')[^']*", re.IGNORECASE)
 _SIGNAL = re.compile(rb"(?:^|[\r\n;])[ \t]*(?:signal|d|digits?)[ \t]*=[ \t]*[^\r\n;]*", re.IGNORECASE)
 _PLAIN = re.compile(rb"(?:^|(?<=[\r\n]))[ \t]*[0-9A-D*#]{1,64}[ \t]*(?=[\r\n]|\Z)", re.IGNORECASE)
@@ -51,12 +52,14 @@ def digit_of(message: Message) -> str:
 
 def masked(message: bytes) -> bytes:
     """Return a SIP message with every key that its body tells replaced by as many `X`; no length changes."""
-    head, gap, body = message.partition(b"\r\n\r\n")
-    if not body or not _TYPE.search(head):
+    begin = len(message) - len(message.lstrip(KEEP_ALIVE))
+    blank = BLANK_LINE.search(message, begin)
+    if blank is None or not _TYPE.search(_FOLD.sub(b" ", message[begin : blank.start()])):
         return message
+    head, body = message[: blank.end()], message[blank.end() :]
     for pattern in (_SIGNAL, _PLAIN, _QUOTED):
         body = pattern.sub(_hidden, body)
-    return head + gap + body
+    return head + body
 
 
 def _hidden(found: re.Match[bytes]) -> bytes:

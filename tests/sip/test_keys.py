@@ -1,6 +1,7 @@
 """Keys in the bodies of SIP messages: read, and hidden."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -39,6 +40,28 @@ def test_both_content_types_with_both_kinds_of_body(kind: str, body: str, key: s
     assert digit_of(parse(hidden)) == HIDDEN
     assert len(hidden) == len(message)
     assert hidden.partition(b"\r\n\r\n")[0] == message.partition(b"\r\n\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        lambda text: text.replace(b"\r\n", b"\n"),
+        lambda text: text.replace(b"\r\n\r\n", b"\r\n\n"),
+        lambda text: text.replace(b"\r\n\r\n", b"\n\r\n"),
+        lambda text: text.replace(b"Type: ", b"Type:\r\n  "),
+        lambda text: text.replace(b"Content-Type: ", b"c :\x0b\xa0"),
+        lambda text: b"\r\n\r\n" + text,
+        lambda text: b"\0\n\r\n" + text,
+    ],
+    ids=["LF", "LF at the end", "LF before the blank line", "folded", "odd blanks", "behind a keep-alive", "and more"],
+)
+def test_a_key_is_hidden_however_its_message_is_written(sent: Callable[[bytes], bytes]) -> None:
+    message = sent(info("application/dtmf-relay", "Signal=7\r\nDuration=160\r\n"))
+    assert digit_of(parse(message)) == "7"
+    hidden = masked(message)
+    assert digit_of(parse(hidden)) == HIDDEN
+    assert len(hidden) == len(message)
+    assert b"=7" not in hidden
 
 
 def test_lower_case_letters_are_keys_and_are_hidden() -> None:
