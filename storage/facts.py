@@ -255,6 +255,9 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
     if plan.impossible_s:
         hours = plan.impossible_s // 3600
         yield f"the packets span {hours} hours: the capture's clock was set meanwhile; they are kept in {kept}, no WAV"
+    came = sum(side.figures.received for side in plan.sides.values())
+    if came and not (plan.has_sound or plan.impossible_s or plan.others or any(s.foreign for s in plan.sides.values())):
+        yield f"no WAV: {came} packets came, none with sound: they are comfort noise, or keys"
     if plan.other_forks:
         yield f"{plan.other_forks} packets of forks that did not answer are in {kept}, not in the WAV"
     if plan.ended.circumstances.harm:

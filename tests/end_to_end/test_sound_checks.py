@@ -15,7 +15,7 @@ from tests.support import encoded, files, recipes
 from tests.support.ip import Packet
 from tests.support.keys import FULL, RATE, Samples, quiet, talking
 from tests.support.media import CN, MS, PCMA, PCMU
-from tests.support.record import Recording, record
+from tests.support.record import Recording, read_info, record
 from tests.support.scene import Scene, ended
 from tests.support.signalling import Signal
 
@@ -148,6 +148,20 @@ def test_comfort_noise_alone_is_silence(tmp_path: Path) -> None:
     recording = recorded(tmp_path, ended(replace(scene, right=right)).packets())
     assert recording.info["Callee-Sound"] == "none: only comfort noise came"
     assert recording.info["SoundFault"].startswith("ONE_WAY_SOUND: callee is not heard (only comfort noise came)")
+
+
+def test_a_call_of_comfort_noise_alone_says_why_it_has_no_wav(tmp_path: Path) -> None:
+    scene = talking(np.zeros(4 * RATE), np.zeros(4 * RATE))
+    left, right = (
+        tuple(replace(one, pt=CN, payload=b"\x40", sound=False) for one in side[::10])
+        for side in (scene.left, scene.right)
+    )
+    packets = ended(replace(scene, left=left, right=right)).packets()
+    result = record(tmp_path / "out", files.write(tmp_path, files.pcap(packets, nano=True)))
+    assert not result.recordings
+    (info,) = result.out.rglob("*_info.txt")
+    told = read_info(info.with_name(info.name.replace("_info.txt", ".wav")))
+    assert told["Note"] == "no WAV: 40 packets came, none with sound: they are comfort noise, or keys"
 
 
 def test_a_call_that_nobody_answers_is_no_one_way_sound(tmp_path: Path) -> None:
