@@ -186,9 +186,11 @@ class Bindings:
         return bool(self._beside)
 
     def only_beside(self, endpoint: EndpointKey) -> bool:
-        """Tell whether SDP named an endpoint last for something else than RTP."""
+        """Tell whether SDP named an endpoint last for something else than RTP, in all calls that know it: what one says
+        must not take the sound of another.
+        """
         said = [binding.media for binding in self._table.get(endpoint, ()) if binding.media is not None]
-        return any("RTP" not in media.proto for media in said)
+        return bool(said) and all("RTP" not in media.proto for media in said)
 
     def beside(self, rows: RtpColumns) -> Mask:
         """Tell which datagrams come from or go to an endpoint that SDP named for something else than RTP."""

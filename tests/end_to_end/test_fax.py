@@ -26,7 +26,8 @@ from tests.support.netns import Namespaces, Wire, needs_namespaces
 from tests.support.record import Recording, Result, record, unbalanced
 from tests.support.replay import replay
 from tests.support.scene import START_NS, Scene, answered_ns, each_packet, hang_up, in_order, plain_call, set_up
-from tests.support.signalling import sdp
+from tests.support.shapes import people
+from tests.support.signalling import Dialog, sdp
 from tests.support.srtp import Key, announced, lock
 from tests.support.srtp import packets as locked_packets
 
@@ -309,6 +310,31 @@ def test_a_long_fax_looks_like_other_things(seq: int, tmp_path: Path) -> None:
     data = spool.read_bytes()
     assert all(one.wire() in data for one in (*there, *back))
     assert sealed(tmp_path) == offline(tmp_path, heard)
+
+
+def test_a_forged_fax_does_not_take_the_sound_of_a_call(tmp_path: Path) -> None:
+    """Somebody has said beforehand that its ends are those of a fax, and sends one between them all the while."""
+    scene = plain_call(15, duration_ms=4000)
+    caller, callee = scene.dialog.caller.media, scene.dialog.callee.media
+    forged = Dialog("forged@example.invalid", *people(77)[:2])
+    begun = scene.signals[0].time_ns - 500 * MS
+    signals = (
+        forged.request(begun, "INVITE", fax.image(callee), inside=False),
+        forged.reply(begun + MS, "200 OK", fax.image(caller)),
+        forged.request(begun + 2 * MS, "ACK"),
+    )
+    ifps = [fax.pages(*ends, begun + 5 * MS, 120) for ends in ((caller, callee), (callee, caller))]
+    said = replace(scene, signals=signals, left=(), right=())
+    with Capture(tmp_path) as capture:
+        capture.hear(
+            in_order(scene.packets(), said.packets(), *([one.packet() for one in ifp] for ifp in ifps)), size=30
+        )
+    spools = sorted((tmp_path / "spool" / "done").iterdir())
+    made = {one.call.call_id: one for path in spools for one in sealer(tmp_path).seal(path)}
+    assert made[scene.call_id].outcome == "recorded"
+    [found] = [one for one in recordings(tmp_path) if one.info["CallId"] == scene.call_id]
+    for heard, spoken in zip(found.wav.channels(), scene.channels(), strict=True):
+        assert heard[-3 * 8000 :] == spoken[-3 * 8000 :]  # what came before its SDP was heard is anybody's
 
 
 def test_a_fax_without_end_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
