@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import encoded, files, rtcp, shark
+from tests.support import encoded, files, recipes, rtcp, shark
 from tests.support.ip import Endpoint, Packet, udp
 from tests.support.live import Capture, offline, sealed
 from tests.support.media import MS, SECOND, lost
@@ -217,3 +217,13 @@ def test_a_flood_of_reports_is_bounded(tmp_path: Path) -> None:
     result = record(tmp_path / "out", files.write(tmp_path, files.pcap(replace(scene, unheard=flood).packets())))
     assert result.only().wav.channels() == scene.channels()
     assert result.summary["packet_kinds"]["signalling"]["RTCP"] == 100_000
+
+
+def test_time_stamps_that_leap_are_no_drift(tmp_path: Path) -> None:
+    """A phone that sets its time stamps anew, 40 s back, after a hold: its clock is right."""
+    scene = recipes.held(1)
+    again = next(n for n, one in enumerate(scene.left) if one.time_ns > scene.left[n - 1].time_ns + 500 * MS)
+    back = [replace(one, ts=(one.ts - 40 * 8000) % 2**32) for one in scene.left[again:]]
+    info = recorded(tmp_path, replace(scene, left=(*scene.left[:again], *back)).packets()).info
+    drift, anchors = info["Caller-Drift"].split("ms anchors=")
+    assert (abs(float(drift)) < 1, anchors) == (True, "2")
