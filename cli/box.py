@@ -50,11 +50,13 @@ def summary(reports: Reports) -> dict[str, Any]:
         "since": capture.get("started"),
         "kernel_drops": kernel_drops(capture),
         "mirror_loss": number(capture, "mirror_loss", "packets"),
+        "tls": {"secrets": number(capture, "tls", "secrets"), "not_read": _not_read(capture)},
         "days_until_full": disk.get("days_until_full"),
         "packets": dict(packets),
         "packets_per_second": number(capture, "rate"),
         "calls": dict(mapping(capture, "calls")),
         "recordings": dict(mapping(seal, "calls")),
+        "poor_quality": number(seal, "poor_quality"),
         "interfaces": entries(capture, "interfaces"),
         "spool": {
             **mapping(capture, "spool"),
@@ -110,6 +112,12 @@ def mapping(report: Report, key: str) -> Mapping[str, Any]:
     """Return an object of a report, empty where there is none."""
     value = report.get(key)
     return value if isinstance(value, Mapping) else {}
+
+
+def _not_read(capture: Report) -> dict[str, int]:
+    """Return what could not be read of SIP over TLS, by kind."""
+    counts = mapping(mapping(capture, "tls"), "not_read")
+    return {str(kind): count for kind, count in counts.items() if isinstance(count, int)}
 
 
 def _stage(reports: Reports, name: str) -> dict[str, Any]:

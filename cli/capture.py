@@ -11,6 +11,7 @@ from .call_events import EventPrinter
 from .config import load, with_options
 from .rings import open_rings
 from .settings import SECTIONS, Settings
+from .tls_keys import TAIL, TlsKeys
 from .tuning import tune
 from .users import with_present_users
 
@@ -38,6 +39,8 @@ def capture(as_json: bool, alone: bool, config: Path | None, **options: Any) -> 
         raise click.UsageError("which interface? -i IFACE; `tapdeck interfaces` lists those there are")
     tune()
     rings = open_rings(settings)
+    keys = TlsKeys(settings, TAIL)
+    keys.poll()  # while everything may still be read
     layout.prepare(settings)
     give_up_privileges(settings)
     held = lock.hold(Path(settings.storage.spool), "capture", LOCK_PATIENCE_S)
@@ -46,7 +49,8 @@ def capture(as_json: bool, alone: bool, config: Path | None, **options: Any) -> 
 
     set_up(settings.monitoring.log_level, as_json)
     try:
-        stage = CaptureStage(settings, rings, EventPrinter(as_json), lambda: with_present_users(load(config, options)))
+        reread = lambda: with_present_users(load(config, options))  # noqa: E731
+        stage = CaptureStage(settings, rings, EventPrinter(as_json), reread, keys)
         return stage.run()
     finally:
         os.close(held)

@@ -78,6 +78,11 @@ class Health:
             self.note("taken over", unfinished=files, running=calls)
             self.say("warning", "an earlier run left calls", handed_over=files, watched_for=calls)
 
+    def recalled(self, connections: int) -> None:
+        """TLS connections of an earlier run are gone on with."""
+        if connections:
+            self.say("info", "TLS connections of an earlier run are known", connections=connections)
+
     def lost(self, frames: int) -> None:
         """Frames of calls found no room before the disk: they are no longer kept."""
         account = self._stage.engine.account
@@ -89,6 +94,7 @@ class Health:
         self._look_at_interfaces()
         self._look_at_traffic()
         self._look_at_disk()
+        self._look_at_keys()
         self._report(clean=False)
         if self._wake is not None:
             notify.watchdog()
@@ -156,6 +162,11 @@ class Health:
         low = f"{free >> 20} MiB are free for running calls: make room"
         self._state("DISK_LOW", free < stage.settings.storage.reserve_mb << 20, low)
 
+    def _look_at_keys(self) -> None:
+        keys = self._stage.keys
+        trouble = keys.trouble if keys is not None else ""
+        self._state("KEY_LOG", bool(trouble), f"the key log of TLS sessions (tls.key_log): {trouble}")
+
     def _state(self, code: str, is_so: bool, text: str, severity: state.Severity = "warning") -> None:
         """Raise or clear an alarm. Alarms belong to the scribe's thread."""
         alarms = self._alarms
@@ -201,6 +212,7 @@ class Health:
             "mirror_loss": {"packets": stage.gaps.packets},
             "clock": {"offset_ms": stage.clock.ahead / 1e6, "steps": stage.clock.set},
             "downtime": self._downtime,
+            "tls": self._tls(),
         }
         self._scribe.do(lambda: state.write(self.folder, "capture", {**report, "alarms": self._alarms.active}))
 
@@ -216,6 +228,12 @@ class Health:
             "present": not ring.gone,
             "ring_fill": round(ring.fill, 3),
         }
+
+    def _tls(self) -> dict[str, Any]:
+        """Return how SIP over TLS is read: secrets that are known, and what could not be read, by kind."""
+        engine, kind = self._stage.engine, "SIP over TLS: "
+        lost = {text.removeprefix(kind): count for text, count in engine.account.notes.items() if text.startswith(kind)}
+        return {"secrets": len(engine.secrets), "not_read": lost}
 
     def _rate(self) -> float:
         (first, before), (last, after) = self._rates[0], self._rates[-1]

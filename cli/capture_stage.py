@@ -10,7 +10,6 @@ from typing import Any
 
 from ..sip.call import Answered, Ended, Event, Revived, Ringing
 from ..sip.dialog import Call, Party
-from ..sniffer.correlator import SECOND, Tracked
 from ..sniffer.datagrams import RtpColumns
 from ..sniffer.direction import direction
 from ..sniffer.engine import Listener
@@ -24,6 +23,8 @@ from ..sniffer.sources.capture_file import CaptureError
 from ..sniffer.sources.ring import Ring
 from ..sniffer.streams import Lookup
 from ..sniffer.tap import Interleave
+from ..sniffer.tracked import SECOND, Tracked
+from ..storage import tls_memory
 from ..storage.resume import take_over
 from ..storage.spool import SpoolBook, SpoolFiles
 from ..storage.spool_queue import SpoolQueue
@@ -31,10 +32,11 @@ from . import notify
 from .call_events import CallEvent, EventPrinter
 from .capture_health import Health
 from .parts import live_engine, origin
-from .record import call_settings, own_of
+from .record import call_settings, link_headers, own_of
 from .rings import set_filters
 from .scribe import Scribe
 from .settings import ConfigError, Settings, all_settings
+from .tls_keys import TlsKeys
 
 READ_BYTES = 8 << 20
 """Bytes of a ring that are looked at in one step: larger steps fall out of the processor's cache."""
@@ -54,6 +56,9 @@ FIXED = frozenset(
 ) | {
     "storage.spool",
     "storage.state",
+    "tls.key_log",
+    "tls.server_keys",
+    "tls.ports",
     "users.capture",
     "recording.instance",
     "limits.max_calls",
@@ -62,6 +67,8 @@ FIXED = frozenset(
     "monitoring.log_level",
 }
 """Settings that are looked at once, at the start."""
+REMEMBER_S = 30.0
+"""How often it is noted how far TLS connections have got, in seconds."""
 LAST_WORDS_S = 5.0
 """How long a stop waits for a terminal or log that takes nothing, in seconds."""
 DRAIN_S = 20.0
@@ -71,12 +78,13 @@ MAX_STEPS = 64
 
 @dataclass(slots=True)
 class CaptureStage:
-    """One run of the stage on rings that are open. `reload` reads the settings again."""
+    """One run of the stage on rings that are open. `reload` reads the settings again; `keys` are those of TLS."""
 
     settings: Settings
     rings: list[Ring]
     printer: EventPrinter
     reload: Callable[[], Settings]
+    keys: TlsKeys | None = None
     engine: LiveEngine = field(init=False)
     book: SpoolBook = field(init=False)
     queue: SpoolQueue = field(init=False)
@@ -92,12 +100,14 @@ class CaptureStage:
     _stopping: bool = field(init=False, default=False)
     _reloading: bool = field(init=False, default=False)
     _unheard: int = field(init=False, default=0)
+    _remembered: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         own, capture = self.settings, self.settings.capture
         self.clock = SteadyClock(*clocks.both())
         self.gaps = Gaps()
-        self.engine = live_engine(own, tuple(ring.link for ring in self.rings), _GapListener(self.gaps))
+        links, secrets = tuple(ring.link for ring in self.rings), self.keys.secrets if self.keys else None
+        self.engine = live_engine(own, links, _GapListener(self.gaps), secrets)
         names = ", ".join(ring.name for ring in self.rings)
         self.book = SpoolBook(origin(own, names, self.engine.links), self._steps)
         self.files = SpoolFiles(Path(own.storage.spool))
@@ -115,6 +125,9 @@ class CaptureStage:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
         self._resume()
+        if self.keys is not None and self.keys.secrets:
+            self.keys.watch()
+            self.health.recalled(self.engine.recall_tls(tls_memory.load(self.files.folder)))
         self.queue.start()
         self.scribe.start()
         self.health.begun()
@@ -126,6 +139,7 @@ class CaptureStage:
             if began >= second:
                 second = began + 1
                 self.health.tick()
+                self._remember_tls(REMEMBER_S)
             if self._reloading:
                 self._reload()
             if max(ring.fill for ring in self.rings) < 0.25:
@@ -142,6 +156,15 @@ class CaptureStage:
         going = self.engine.correlator.open.values()
         self.answered = {one.call.number for one in going if one.call.answered is not None and one.call.ended is None}
         self.health.taken_over(left.handed_over, len({past.id for past, _ in left.history}))
+
+    def _remember_tls(self, every: float) -> None:
+        """Keep what another run has to know of TLS connections, if that was not done for so long (s)."""
+        now = time.monotonic()
+        if self.keys is None or not self.keys.secrets or now - self._remembered < every:
+            return
+        self._remembered = now
+        sessions, folder = self.engine.remember_tls(), self.files.folder
+        self.scribe.do(lambda: tls_memory.save(folder, sessions))
 
     def _visit(self) -> None:
         """Empty the rings once."""
@@ -316,8 +339,12 @@ class CaptureStage:
                 set_filters(self.rings, settings.capture.filter)
             except CaptureError as error:
                 self.health.say("error", "the new filter is not taken", reason=str(error))
+        self.engine.mask_digits = settings.recording.mask_digits
         self.engine.reconfigure(
-            call_settings(settings), frozenset(settings.sip.ports), settings.capture.new_calls_per_s
+            call_settings(settings),
+            frozenset(settings.sip.ports),
+            settings.capture.new_calls_per_s,
+            link_headers(settings),
         )
         self.health.note("configuration reloaded", source=settings.source)
         self.health.say("info", "configuration reloaded", source=settings.source or "no file")
@@ -331,9 +358,12 @@ class CaptureStage:
         time.sleep(2 * self.settings.capture.block_timeout_ms / 1000)
         self._visit()
         self._take(self.engine.stop())
+        self._remember_tls(0.0)
         left = self.queue.stop(DRAIN_S)
         self.health.ended(left)
         self.scribe.stop(LAST_WORDS_S)
+        if self.keys is not None:
+            self.keys.stop()
         for ring in self.rings:
             ring.close()
         return 0

@@ -25,6 +25,7 @@ from .inspect_report import CallReport, Report, as_json, as_text
 from .progress import ProgressBar
 from .record import Captures, build_engine
 from .settings import OFFLINE, Settings
+from .tls_keys import TlsKeys
 
 MAX_CALLS = 10_000
 """Calls told of; further ones are only counted."""
@@ -92,7 +93,9 @@ class _Inspection:
         """`wanted` is what a Call-ID and a number must hold; the messages of `ladders` calls are needed."""
         self.payloads = payloads = Payloads(scratch)
         self.captures = Captures(names, payloads)
-        plain = build_engine(settings, payloads, RowParking(scratch))
+        self.keys = TlsKeys(settings)
+        self.keys.require()
+        plain = build_engine(settings, payloads, RowParking(scratch), self.keys.secrets)
         self.engine: Engine = replace(plain, layers=WatchedColumns)
         self.streams = StreamWatch(self.engine.book)
         self.overheard = Overheard(self.streams)
@@ -113,6 +116,7 @@ class _Inspection:
     def run(self) -> Report:
         with ProgressBar(self.captures.total) as bar:
             for block in self.captures.blocks(self.engine):
+                self.keys.poll()
                 for ended in self.engine.feed(block):
                     self._take(ended)
                 bar.update(self.captures.consumed, self.engine.account.seen, self.all_calls)
@@ -269,4 +273,4 @@ def _jitter(track: Track, formats: dict[int, Format]) -> float | None:
     if known is None:
         return None
     rows = track.rows[types == main]
-    return jitter_ms(rows["time"], rows["stamp"], known.rate)
+    return jitter_ms(rows["time"], rows["stamp"], known.rate)[0]

@@ -12,6 +12,7 @@ from ..sip.sdp import STATIC_FORMATS
 from ..sniffer.explain import Arrow, endpoint_text
 from ..sniffer.watch import Endpoint, Figures
 from ..storage.localtime import Zone
+from ..storage.quality import MOST_LOSS
 from ..storage.safe_text import for_json, for_line, for_terminal
 from .ladder import Ladder, draw, host_labels
 from .report import gap
@@ -321,7 +322,7 @@ def _stream(figures: Figures) -> Iterator[str]:
         yield f"  no call  {way}"
     else:
         yield f"      {way}"
-    share = f" ({100 * figures.lost / figures.expected:.1f}%)" if figures.lost and figures.expected else ""
+    share = _share(100 * figures.lost / figures.expected) if figures.lost and figures.expected else ""
     facts = [f"{figures.packets:,} packets", f"{figures.lost:,} lost{share}", f"{figures.seconds:,.1f} s"]
     if figures.accidental:
         facts = [facts[0], facts[2]]
@@ -333,6 +334,11 @@ def _stream(figures: Figures) -> Iterator[str]:
         facts.append(f"jitter {figures.jitter_ms:.2f} ms")
     types = [f"{_type_name(figures, number)} {count:,}" for number, count in figures.types.most_common(6)]
     yield f"      {', '.join(facts)}; {for_terminal(', '.join(types), 200)}"
+
+
+def _share(loss: float) -> str:
+    """Return a loss in per cent, flagged if it is more than a call bears."""
+    return f" ({loss:.1f}%, over {MOST_LOSS:.0f}%)" if loss > MOST_LOSS else f" ({loss:.1f}%)"
 
 
 def _type_name(figures: Figures, number: int) -> str:

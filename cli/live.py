@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..sip.dialog import Party
-from ..sniffer.correlator import SECOND
+from ..sniffer.tracked import SECOND
 from ..storage import state
 from ..storage.localtime import Zone
 from ..storage.running import CallNow, Running, SideNow
 from ..storage.safe_text import for_json, for_terminal
 from .config import load, with_options
 from .exit_codes import ExitCode
+from .tls_keys import TAIL, TlsKeys
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +46,8 @@ def live(as_json: bool, once: bool, pause: float, config: Path | None, **options
         click.echo(
             "no capture is running with this state folder: what is shown may be left from an earlier run", err=True
         )
-    running = Running(Path(settings.storage.spool), frozenset(settings.sip.ports))
+    keys = TlsKeys(replace(settings, tls=replace(settings.tls, server_keys=())), TAIL)
+    running = Running(Path(settings.storage.spool), frozenset(settings.sip.ports), keys.fresh)
     zone = settings.zone()
     if as_json:
         for one in _calls(running):

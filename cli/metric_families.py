@@ -71,6 +71,7 @@ def _recordings(box: Mapping[str, Any]) -> Iterator[Metric]:
     yield _counter("calls_seen", "Calls that are over, as capture saw them.", box["calls"].get("seen"))
     outcomes = [((outcome,), count) for outcome, count in box["recordings"].items() if outcome != "seen"]
     yield _counters("calls", "What became of the calls.", ("outcome",), outcomes)
+    yield _counter("poor_quality", "Recordings a side of which lost over 3 % of its packets.", box["poor_quality"])
     yield _gauge("spool_files", "Running calls in the spool.", box["spool"].get("files"))
     yield _gauge("spool_queued_bytes", "Bytes that wait in memory for the disk.", box["spool"].get("queued_bytes"))
     yield _gauge("seal_waiting", "Calls that wait to be sealed.", box["spool"]["waiting_to_be_sealed"])

@@ -73,7 +73,7 @@ def queue(context: click.Context, /, as_json: bool, config: Path | None, **optio
 @_target
 @_OPTIONS
 @click.pass_obj
-def retry(given: Given, recording: str | None, names: tuple[str, ...], config: Path | None, **options: Any) -> None:
+def retry(given: Given, /, recording: str | None, names: tuple[str, ...], config: Path | None, **options: Any) -> None:
     """Try at once what waits: everything, one target's, or RECORDING (its id, or a file's path or name).
 
     A running deliver stage begins within two seconds.
@@ -93,7 +93,7 @@ def retry(given: Given, recording: str | None, names: tuple[str, ...], config: P
 @_target
 @_OPTIONS
 @click.pass_obj
-def drop(given: Given, recording: str, names: tuple[str, ...], config: Path | None, **options: Any) -> None:
+def drop(given: Given, /, recording: str, names: tuple[str, ...], config: Path | None, **options: Any) -> None:
     """Take note that RECORDING was lost before it was delivered, which ends the alarm. Nothing is deleted."""
     settings = _settings(given, config, options)
     chosen = _chosen(settings, names)
@@ -111,7 +111,7 @@ def drop(given: Given, recording: str, names: tuple[str, ...], config: Path | No
 @_as_json
 @_OPTIONS
 @click.pass_obj
-def why(given: Given, recording: str, as_json: bool, config: Path | None, **options: Any) -> None:
+def why(given: Given, /, recording: str, as_json: bool, config: Path | None, **options: Any) -> None:
     """Say for each target where RECORDING is, or why not: its id, or a file's path or name."""
     settings = _settings(given, config, options)
     with _visit(settings) as visit:

@@ -18,8 +18,10 @@ from ..sniffer.engine import Engine, Limits
 from ..sniffer.merge import Input, merge
 from ..sniffer.sources.capture_file import CaptureError, CaptureFile, first_time, open_capture
 from ..sniffer.sources.payloads import Payloads, RowParking
+from ..sniffer.tls.secrets import Secrets
 from ..storage.atomic import make_folder
 from ..storage.facts import Recorder
+from ..storage.hearing import Hearing
 from ..storage.localtime import Zone
 from ..storage.recording import Archive, Recording
 from .config import load, with_options
@@ -27,6 +29,7 @@ from .exit_codes import ExitCode
 from .progress import ProgressBar
 from .report import CallLine, Reporter, Summary
 from .settings import OFFLINE, Settings
+from .tls_keys import TlsKeys
 from .tuning import tune
 
 if TYPE_CHECKING:
@@ -42,14 +45,26 @@ LOG_FOLDER = ".tapdeck"
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the recordings."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a call, and a summary at the end.")
+@click.option("--keep-packets", is_flag=True, help="Keep the packets of each call too, fax and video among them.")
 @click.option("--sign", is_flag=True, help="Seal the recordings, with the key of signing.keys.")
 @with_options(*OFFLINE)
-def record(captures: tuple[str, ...], out: Path, as_json: bool, sign: bool, config: Path | None, **options: Any) -> int:
+def record(
+    captures: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+    keep_packets: bool,
+    sign: bool,
+    config: Path | None,
+    **options: Any,
+) -> int:
     """Record the calls in capture files.
 
     CAPTURE is a pcap or pcapng file, gzip or not, or - for standard input. Several are read as one, in the order of
     time. For each call with media OUT gets a stereo WAV (left the caller, right the callee) and an info file beside it,
     in a folder for each day. A second run over the same capture changes nothing.
+
+    With --keep-packets there is a capture file of all media packets too; a call without sound, a fax or video, is then
+    recorded as that alone.
 
     With --sign each recording is sealed and chained to the one before, as the box does it; the log of it is kept in
     OUT/.tapdeck. It then needs the user whose key it is.
@@ -62,7 +77,7 @@ def record(captures: tuple[str, ...], out: Path, as_json: bool, sign: bool, conf
         raise CannotWrite(f"{out}: {error.strerror}: choose a folder that can be written with --out") from None
     signing = _signing(settings, out) if sign else None
     try:
-        return _Run(settings, captures, out, as_json, signing).run()
+        return _Run(settings, captures, out, as_json, keep_packets, signing).run()
     finally:
         if signing is not None:
             signing.ledger.close()
@@ -100,8 +115,10 @@ class UnreadableInput(click.ClickException):
     exit_code = ExitCode.UNREADABLE_INPUT
 
 
-def build_engine(settings: Settings, payloads: Payloads, parking: RowParking | None) -> Engine:
-    """Return an engine with these settings."""
+def build_engine(
+    settings: Settings, payloads: Payloads, parking: RowParking | None, secrets: Secrets | None = None
+) -> Engine:
+    """Return an engine with these settings. `secrets` are those of TLS and DTLS sessions."""
     limits = settings.limits
     return Engine(
         stash=payloads.stash,
@@ -109,6 +126,9 @@ def build_engine(settings: Settings, payloads: Payloads, parking: RowParking | N
         settings=call_settings(settings),
         limits=Limits(limits.max_calls, limits.max_streams, limits.unclaimed_memory_mb << 20),
         sip_ports=frozenset(settings.sip.ports),
+        link_headers=link_headers(settings),
+        secrets=secrets if secrets is not None else Secrets(),
+        tls_ports=frozenset(settings.tls.ports),
     )
 
 
@@ -118,10 +138,20 @@ def call_settings(settings: Settings) -> CallSettings:
     return CallSettings(calls.media_silence_s, calls.held_silence_s, calls.unclaimed_hold_s, calls.bye_linger_s)
 
 
+def link_headers(settings: Settings) -> tuple[str, ...]:
+    """Return the headers in which the legs of a call bear the same value, in lower case."""
+    return tuple(name.lower() for name in settings.sip.link_headers)
+
+
 def own_of(settings: Settings) -> Own:
     """Return what belongs to the house."""
     networks = tuple(ipaddress.ip_network(text) for text in settings.own.networks)
     return Own(settings.own.numbers, networks, settings.own.country_code)
+
+
+def hearing_of(settings: Settings) -> Hearing:
+    """Return what is to be done about keys."""
+    return Hearing(settings.recording.inband_digits, settings.recording.mask_digits)
 
 
 class Captures:
@@ -176,6 +206,7 @@ class Captures:
     def _read(self, name: str, engine: Engine) -> Iterator[Datagrams]:
         try:
             capture, clock = open_capture(name, self._payloads), Clock(self.steps)
+            capture.key_log = engine.secrets.add
             self.opened.append(capture)
             self.clocks.append(clock)
             for records in capture.blocks():
@@ -189,11 +220,19 @@ class _Run:
     """One run of the command."""
 
     def __init__(
-        self, settings: Settings, names: tuple[str, ...], out: Path, as_json: bool, signing: "Signing | None"
+        self,
+        settings: Settings,
+        names: tuple[str, ...],
+        out: Path,
+        as_json: bool,
+        keep_packets: bool,
+        signing: "Signing | None",
     ) -> None:
         self.payloads = Payloads(out)
         self.captures = Captures(names, self.payloads)
-        self.engine = build_engine(settings, self.payloads, RowParking(out))
+        self.keys = TlsKeys(settings)
+        self.keys.require()
+        self.engine = build_engine(settings, self.payloads, RowParking(out), self.keys.secrets)
         self.zone = settings.zone().on(self.captures.steps.wall)
         host = os.uname().nodename
         source = ", ".join("standard input" if name == "-" else Path(name).name for name in names[:8])
@@ -206,8 +245,11 @@ class _Run:
             book=self.engine.book,
             account=self.engine.account,
             own=own_of(settings),
+            legs=settings.recording.legs,
             wall=self.captures.steps.walls,
+            keep=keep_packets,
             signing=signing,
+            hearing=hearing_of(settings),
         )
         self.reporter = Reporter(as_json)
         self.failures: list[str] = []
@@ -218,6 +260,7 @@ class _Run:
         with ProgressBar(self.captures.total) as bar:
             try:
                 for block in self.captures.blocks(self.engine):
+                    self.keys.poll()
                     for ended in self.engine.feed(block):
                         self._report(self.archive.add(ended))
                     bar.update(self.captures.consumed, self.engine.account.seen, self.calls)
@@ -257,6 +300,8 @@ class _Run:
             )
         for kind, count in self.engine.correlator.dialogs.sdp_errors.items():
             warnings.append(f"session description not readable, {kind}: {count}")
+        if self.keys.secrets.odd:
+            warnings.append(f"{self.keys.secrets.odd} lines of the key log are no secrets that can be used")
         clocks = self.captures.clocks
         if any(clock.set for clock in clocks):
             times = sum(clock.set for clock in clocks)

@@ -12,11 +12,14 @@ from .call_events import EventPrinter
 from .config import load, with_options
 from .exit_codes import ExitCode
 from .settings import SECTIONS
+from .tls_keys import TAIL, TlsKeys
 from .tuning import tune
 from .users import with_present_users
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PAUSE_S = 0.5
+KEYS_S = 60.0
+"""How long a call waits for the keys of its sound (DTLS) after its end, where there is a key log, in seconds."""
 NICENESS = 10
 
 
@@ -35,6 +38,8 @@ def seal(once: bool, as_json: bool, config: Path | None, **options: Any) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     tune()
     layout.prepare(settings)
+    keys = TlsKeys(settings, TAIL)
+    keys.poll()  # while everything may still be read
     users = settings.users
     privileges.drop_to(users.seal, [users.group] if users.group else [], "users.seal")
     os.nice(NICENESS)  # capture goes first
@@ -44,7 +49,8 @@ def seal(once: bool, as_json: bool, config: Path | None, **options: Any) -> int:
 
     set_up(settings.monitoring.log_level, as_json)
 
-    stage = SealStage(settings, EventPrinter(as_json))
+    patience = KEYS_S if settings.tls.key_log and not once else 0.0
+    stage = SealStage(settings, EventPrinter(as_json), keys=keys, patience_s=patience)
     try:
         stage.begin()
         notify.ready("sealing")

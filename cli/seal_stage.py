@@ -11,11 +11,13 @@ from typing import Any
 
 from ..sip.dialog import Party
 from ..storage import handover, state
+from ..storage.hearing import faults
 from ..storage.keys import KeyLocked
 from ..storage.ledger import NAME
 from ..storage.parcel import parcel
+from ..storage.quality import figures_of, flagged
 from ..storage.recording import Recording
-from ..storage.sealing import Sealer
+from ..storage.sealing import KeysLate, Sealer
 from ..storage.spool import DONE
 from ..storage.spool_file import SpoolError
 from . import notify
@@ -26,29 +28,38 @@ from .logs import log
 from .parts import sealer
 from .settings import ConfigError, Settings
 from .signing import Desk
+from .sound_alarms import SoundAlarms
+from .tls_keys import TlsKeys
 
 FAILED = "failed"
 """Folder of the spool for files that cannot be sealed, or not all of them: nothing is thrown away."""
 AGAIN_S = (5.0, 300.0)
 """When a file that could not be sealed is tried again: first, and at most, in seconds."""
+KEYS_AGAIN_S = 2.0
+"""When a call whose keys are late is looked at again, in seconds."""
 BEHIND = 200
 
 
 @dataclass(slots=True)
 class SealStage:
     """Seals the files of the spool, oldest first, one a tick. `at` is told of each step that is done, see
-    `storage.signing.STEPS`.
+    `storage.signing.STEPS`. `keys` are those of DTLS sessions; a call waits for its own for `patience_s` after its end.
     """
 
     settings: Settings
     printer: EventPrinter
     at: Callable[[str], None] = lambda step: None
+    keys: TlsKeys | None = None
+    patience_s: float = 0.0
     _desk: Desk | None = field(init=False, default=None)
     _sealer: Sealer = field(init=False)
     _alarms: state.Alarms = field(init=False)
     _encrypted: EncryptedPeers = field(init=False)
+    _sound: SoundAlarms = field(init=False)
+    _poor: int = field(init=False)
     _again: dict[str, tuple[float, int]] = field(init=False, default_factory=dict)
     _errors: dict[str, str] = field(init=False, default_factory=dict)
+    _late: dict[str, int] = field(init=False, default_factory=dict)
     _failed: bool = field(init=False, default=False)
     _queue: list[Path] = field(init=False, default_factory=list)
     _reported: float = field(init=False, default=0.0)
@@ -57,6 +68,8 @@ class SealStage:
     def __post_init__(self) -> None:
         self._alarms = state.Alarms(self.folder, "seal")
         self._encrypted = EncryptedPeers(self._alarms)
+        self._sound = SoundAlarms(self._alarms)
+        self._poor = 0
         self._desk = Desk(self.settings, self._alarms, self.at) if self.settings.signing.enabled else None
         self._sealer = self._make_sealer()
 
@@ -76,7 +89,7 @@ class SealStage:
     def _make_sealer(self) -> Sealer:
         storage = self.settings.storage
         signing = self._desk.signing if self._desk else None
-        return sealer(self.settings, Path(storage.recordings), Path(storage.spool), signing)
+        return sealer(self.settings, Path(storage.recordings), Path(storage.spool), signing, self.keys)
 
     def begin(self) -> None:
         """Say that the stage is there."""
@@ -93,6 +106,8 @@ class SealStage:
         except ConfigError as error:
             log().error("the new configuration is not taken", reason=str(error))
         else:
+            if settings.tls != self.settings.tls:
+                self.keys = None
             self.settings = settings
             self._take_signing()
             account, self._sealer = self._sealer.account, self._make_sealer()
@@ -169,7 +184,10 @@ class SealStage:
         try:
             if self._desk is not None:
                 self._desk.turn_to(path)
-            recordings = self._sealer.seal(path)
+            patient = time.time() - path.stat().st_mtime < self.patience_s
+            if patient and self._has_no_news(path):
+                raise KeysLate
+            recordings = self._sealer.seal(path, patient)
             failed = next((one for one in recordings if one.error), None)
             if failed is not None:
                 self._later(path, failed.error)
@@ -177,6 +195,10 @@ class SealStage:
             for recording in recordings:
                 self._conclude(recording)
             self.at("handed over")
+        except KeysLate:
+            self._again[path.name] = time.monotonic() + KEYS_AGAIN_S, 0
+            self._late[path.name] = self.keys.secrets.revision if self.keys else -1
+            return
         except SpoolError as error:
             self._set_aside(path, str(error))
             return
@@ -198,6 +220,12 @@ class SealStage:
         self.at("removed")
         self._forget(path)
 
+    def _has_no_news(self, path: Path) -> bool:
+        """Tell whether no key has come since a call was looked at that lacked its own."""
+        if self.keys is None or path.name not in self._late:
+            return False
+        return self.keys.fresh().revision == self._late[path.name]
+
     def _conclude(self, recording: Recording) -> None:
         """A recording is durable: hand it on, and say so."""
         facts = self._facts(recording)
@@ -206,7 +234,9 @@ class SealStage:
             size = sum((self._sealer.root / file).stat().st_size for file in recording.files)
             handover.write(self.folder, parcel(recording.id, files, size, time.time()))
         state.append(self.folder, "call", **facts)
+        self._judge(recording)
         self._encrypted.met(recording, self._now())
+        self._sound.met(recording)
         self._last = facts
         recorded = recording.outcome == "recorded"
         detail = _quality(recording) if recorded else recording.outcome.replace("_", " ")
@@ -221,6 +251,14 @@ class SealStage:
             facts,
         )
         self.printer.show(event)
+
+    def _judge(self, recording: Recording) -> None:
+        """Note a recording whose sides lost more than a call bears."""
+        losses = flagged(recording.plan) if recording.outcome == "recorded" else {}
+        self._poor += bool(losses)
+        for party, loss in losses.items():
+            told = {"id": recording.id, "call_id": recording.call.call_id, "side": party.value}
+            state.append(self.folder, "poor quality", **told, loss_percent=round(loss, 3))
 
     def _now(self) -> datetime:
         return self.settings.zone().local(time.time_ns())
@@ -241,6 +279,8 @@ class SealStage:
             "reason": call.end_reason,
             "call_id": call.call_id,
             "files": [str(file) for file in recording.files],
+            "quality": figures_of(recording.plan),
+            "faults": [code for code, _ in faults(recording.plan)],
         }
 
     # -- what goes wrong -----------------------------------------------------------------------------------------------
@@ -273,6 +313,7 @@ class SealStage:
         """A file is done with."""
         self._again.pop(path.name, None)
         self._errors.pop(path.name, None)
+        self._late.pop(path.name, None)
 
     def _look_at_failures(self) -> None:
         """Have an alarm while anything is not sealed."""
@@ -310,6 +351,7 @@ class SealStage:
             "packets": account.packet_totals(),
             "packet_kinds": account.packet_kinds(),
             "last": self._last,
+            "poor_quality": self._poor,
             **(self._desk.report(waiting) if self._desk else {"unsigned": 0}),
             "alarms": self._alarms.active,
         }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, time
 from typing import Any, cast
 
+from ..sip.link_headers import LINK_HEADERS
 from ..storage.localtime import Zone, ZoneError
 from ..storage.names import DEFAULT_FOLDER, DEFAULT_NAME, Naming, TemplateError, naming
 from ..storage.retention import RetentionError, keep_local
@@ -17,6 +18,7 @@ from ..storage.secret import Secret
 from . import alarm_checks
 from .target_settings import TargetSettings
 
+LEGS = ("both", "inner", "outer")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
@@ -42,6 +44,9 @@ class RecordingSettings:
     utc: bool = _setting(False, "write names and times in UTC")
     timezone: str = _setting("", "time zone of names and times, like Europe/Amsterdam; empty: the machine's own")
     instance: str = _setting("", "name of this recorder in the info file; empty: the host's name")
+    inband_digits: bool = _setting(True, "find keys by their tones in the sound, where no packet tells them")
+    mask_digits: bool = _setting(False, "keys that are pressed (card numbers) are kept in no text, sound or packet")
+    legs: str = _setting("both", "which leg of a call that crosses a PBX on two is recorded: both, inner or outer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,12 @@ class OwnSettings:
 class SipSettings:
     """Where signalling is looked for."""
 
-    ports: tuple[int, ...] = _setting((5060,), "ports of SIP over UDP and TCP", 1, 65535, option="sip-ports")
+    ports: tuple[int, ...] = _setting(
+        (5060,), "ports of SIP over UDP and TCP; on others it is found by its content", 1, 65535, option="sip-ports"
+    )
+    link_headers: tuple[str, ...] = _setting(
+        LINK_HEADERS, "headers in which the legs of a call across a PBX bear the same value"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,17 @@ class LimitSettings:
     unclaimed_memory_mb: int = _setting(
         48, "memory for the index of packets, and for media that waits for its signalling, in MiB", 1
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Keys that let SIP over TLS and DTLS-SRTP be read."""
+
+    key_log: str = _setting("", "NSS key log file of TLS and DTLS sessions, which may be growing; empty: none")
+    server_keys: tuple[str, ...] = _setting(
+        (), "PEM files with servers' RSA keys, for connections with RSA key exchange", option="server-key"
+    )
+    ports: tuple[int, ...] = _setting((5061,), "ports of SIP over TLS; others are found too", 1, 65535, "tls-ports")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +250,7 @@ class Settings:
     sip: SipSettings = field(default_factory=SipSettings)
     calls: CallSettings = field(default_factory=CallSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    tls: TlsSettings = field(default_factory=TlsSettings)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     deliver: DeliverSettings = field(default_factory=DeliverSettings)
@@ -290,6 +312,7 @@ SECTIONS: dict[str, type] = {
     "sip": SipSettings,
     "calls": CallSettings,
     "limits": LimitSettings,
+    "tls": TlsSettings,
     "capture": CaptureSettings,
     "storage": StorageSettings,
     "deliver": DeliverSettings,
@@ -299,7 +322,7 @@ SECTIONS: dict[str, type] = {
     "alarms": AlarmSettings,
     "heartbeat": HeartbeatSettings,
 }
-OFFLINE = ("recording", "own", "sip", "calls", "limits")
+OFFLINE = ("recording", "own", "sip", "calls", "limits", "tls")
 """The sections that matter to a run over capture files."""
 
 
@@ -325,6 +348,8 @@ def check(settings: Settings) -> None:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise ConfigError(f"own.networks: {error}") from None
+    if settings.recording.legs not in LEGS:
+        raise ConfigError(f"recording.legs: {settings.recording.legs!r} is none of {', '.join(LEGS)}")
     if settings.capture.block_kb & (settings.capture.block_kb - 1):
         raise ConfigError(f"capture.block_kb: {settings.capture.block_kb} is not a power of two")
     if settings.own.country_code and not settings.own.country_code.isdecimal():

@@ -89,7 +89,16 @@ def _capture(summary: dict[str, Any]) -> list[Row]:
             Health.AMBER if lost else Health.GREEN,
         ),
         ("calls", f"{_count(calls.get('running'))} running, {_count(calls.get('seen'))} over", Health.GREEN),
+        *_tls(summary["tls"]),
     ]
+
+
+def _tls(tls: dict[str, Any]) -> list[Row]:
+    """How SIP over TLS is read, where there is something to say."""
+    if not tls["secrets"] and not tls["not_read"]:
+        return []
+    lost = ", ".join(f"{kind} {_count(count)}" for kind, count in tls["not_read"].items())
+    return [("SIP over TLS", f"{_count(tls['secrets'])} secrets known; not read: {lost or 'nothing'}", Health.GREEN)]
 
 
 def _interface(one: dict[str, Any]) -> Row:
@@ -106,13 +115,14 @@ def _after(summary: dict[str, Any]) -> list[Row]:
     if spool["unsigned"]:
         waiting += ", Signed: no (the key is locked)"
     queued = spool.get("queued_bytes") or 0
+    poor = f"; {_count(summary['poor_quality'])} of them lost over 3 % of a side" if summary["poor_quality"] else ""
     found: list[Row] = [
         (
             "spool",
             f"{waiting}, {size_text(queued)} in memory",
             Health.RED if spool.get("error") or spool["unsigned"] else Health.GREEN,
         ),
-        ("recordings", _parts(made) or "none yet", Health.RED if made.get("failed") else Health.GREEN),
+        ("recordings", (_parts(made) or "none yet") + poor, Health.RED if made.get("failed") else Health.GREEN),
     ]
     for target in summary["queue"]:
         text = f"{_count(target.get('waiting'))} waiting, {_count(target.get('confirmed'))} delivered"

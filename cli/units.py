@@ -88,7 +88,7 @@ def _box(settings: Settings, python: str, config: Path) -> str:
             *([] if _stamps(settings) or _network_targets(settings) or _tells(settings) else _network(settings)),
             *_credentials(settings, files=False),
             *_mail_password(settings, files=False),
-            *_paths(paths, _outside(settings, "deliver", "metrics", "alarms"), _read_only(settings)),
+            *_paths(paths, _outside(settings, "deliver", "metrics", "alarms"), _read_only(settings, *STAGES)),
         ],
     )
 
@@ -117,7 +117,7 @@ def _stage(settings: Settings, stage: str, python: str, config: Path) -> str:
             *([f"User={user}"] if user else []),
             *([f"SupplementaryGroups={settings.users.group}"] if settings.users.group else []),
             *_rights(settings, stage),
-            *_paths(own, _outside(settings, stage), _read_only(settings) if stage == "deliver" else []),
+            *_paths(own, _outside(settings, stage), _read_only(settings, stage)),
         ],
     )
 
@@ -199,11 +199,15 @@ def _mail_password(settings: Settings, files: bool) -> list[str]:
     return [f"LoadCredential=tapdeck-mail-password:{path}", "SetCredential=tapdeck-mail-password:"] if files else []
 
 
-def _read_only(settings: Settings) -> list[str]:
-    """Files that the deliver stage reads for its targets."""
-    keys = [target.key_file for target in _network_targets(settings)]
-    secrets = [place.file for target in _network_targets(settings) for place in secret_places(target).values()]
-    return [path for path in (*keys, *secrets) if path]
+def _read_only(settings: Settings, *stages: str) -> list[str]:
+    """Files that these stages read: the deliver stage for its targets, the others to decrypt."""
+    found: list[str] = []
+    if "deliver" in stages:
+        found += [target.key_file for target in _network_targets(settings)]
+        found += [place.file for target in _network_targets(settings) for place in secret_places(target).values()]
+    if "capture" in stages or "seal" in stages:
+        found += [settings.tls.key_log, *settings.tls.server_keys]
+    return [path for path in found if path]
 
 
 def _keys(settings: Settings) -> list[str]:

@@ -3,7 +3,7 @@
 RFC 3551 (the profile and most codecs), 3952 (iLBC), 5574 (Speex), 4867 (AMR), 7587 (Opus).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from .g711 import Law
@@ -71,6 +71,8 @@ for _rate, (_bits, _unit) in _G726.items():
         _PLAIN[f"{_name}-{_rate}"] = Codec(
             f"{_name}-{_rate}", 8000, 8000, Framing.STREAM, (_decoder,), bits=_bits, unit=_unit
         )
+_TURNED = {f"G726-{rate}": f"AAL2-G726-{rate}" for rate in _G726}
+_TURNED |= {other: one for one, other in _TURNED.items()}
 _OPTIONS = ("crc", "interleaving", "robust-sorting")  # of AMR: frames come in another order, or with sums
 
 
@@ -93,6 +95,22 @@ def codec(name: str, rate: int, channels: int, fmtp: str) -> Codec | None:
     if name in ("AMR", "AMR-WB") and channels == 1:
         return _amr(name, parameters(fmtp))
     return None
+
+
+def packed_otherwise(codec: Codec) -> Codec | None:
+    """Return the codec whose samples lie the other way round in their bytes, None if there is none."""
+    return replace(_PLAIN[_TURNED[codec.name]], clock=codec.clock) if codec.name in _TURNED else None
+
+
+def other_mode(codec: Codec) -> Codec | None:
+    """Return AMR in its other payload mode, None for other codecs."""
+    modes = {Framing.AMR_BITS: Framing.AMR_OCTETS, Framing.AMR_OCTETS: Framing.AMR_BITS}
+    return replace(codec, framing=modes[codec.framing]) if codec.framing in modes else None
+
+
+def by_the_book(codec: Codec) -> Codec | None:
+    """Return the codec as its Recommendation has it, where FFmpeg's differs from that (`g726.py`), else None."""
+    return replace(codec, decoders=()) if codec.name in ("G726-40", "AAL2-G726-40") else None
 
 
 def _samples(name: str, rate: int, channels: int) -> Codec | None:

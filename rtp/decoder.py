@@ -1,5 +1,7 @@
 """Payloads become 16-bit samples: tables of ours for what is samples already, FFmpeg's decoders (PyAV) for the rest.
 
+G.726 at 40 kbit/s as the Recommendation has it is ours too.
+
 A decoder is told only what crossed the wire. For what was lost, and for pauses, it is told nothing, so that it conceals
 nothing; the silence is put there by others. Its state goes on over such a gap, as the sender's encoder did: a fresh one
 would be wrong about loudness and pitch until it had caught up. What it cannot decode is silence of the same length, and
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from .codecs import Codec, Framing
 from .frames import frames
 from .g711 import PCM, Law
+from .g726 import Itu40, codes
 
 if TYPE_CHECKING:
     from av.audio.codeccontext import AudioCodecContext
@@ -46,6 +49,7 @@ class Decoder:
         self.mixed = codec.channels > 1
         self._contexts: dict[int, AudioCodecContext] = {}
         self._openings: list[Any] = []
+        self._own = Itu40()
 
     def decode(self, data: Bytes, size: Ints, count: Ints) -> Samples:
         """Return the samples of packets whose payloads of `size` bytes lie one behind the other in `data`: `count` of
@@ -87,6 +91,8 @@ class Decoder:
             return PCM[codec.law][data]
         if codec.name == "L16":
             return _mixed(data.view(">i2").reshape(-1, codec.channels))
+        if not codec.decoders:
+            return self._own.decode(codes(data, first_high=codec.name.startswith("AAL2")))
         total = int(count.sum())
         parts = [self._frame(data[at : at + _BLOCK].tobytes()) for at in range(0, len(data), _BLOCK)]
         heard = np.concatenate(parts) if parts else np.empty(0, dtype=np.int16)

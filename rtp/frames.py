@@ -6,6 +6,7 @@ and is heard as silence. A payload of nothing else has no frames: it is a pause.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from .codecs import Codec, Framing
@@ -34,6 +35,13 @@ def frames(codec: Codec, payload: bytes) -> list[Frame]:
 def samples(codec: Codec, payload: bytes) -> int:
     """Return how many samples a payload holds, 0 if no sound."""
     return sum(frame.samples for frame in frames(codec, payload))
+
+
+def broken(codec: Codec, payload: bytes) -> bool:
+    """Tell whether a payload is neither sound nor its sender's word of silence: cut short, or of another codec."""
+    if not payload or (codec.framing is Framing.G729 and len(payload) == 2):
+        return False
+    return not any(frame.samples for frame in islice(_SPLIT[codec.framing](codec, payload), MAX_FRAMES))
 
 
 def _stream(codec: Codec, payload: bytes) -> Iterator[Frame]:
@@ -103,6 +111,18 @@ def _amr(codec: Codec, payload: bytes) -> Iterator[Frame]:
         data = bytes([kind << 3 | good << 2]) + (value << (whole * 8 - size)).to_bytes(whole, "big")
         yield Frame(data if good and kind <= last else b"", codec.frame)
         at += whole * 8 if aligned else size
+
+
+def fills(codec: Codec, payload: bytes) -> bool:
+    """Tell whether AMR frames fill a payload to its last byte, as they do if the payload mode is the right one."""
+    aligned = codec.framing is Framing.AMR_OCTETS
+    table = _AMR_BITS if codec.frame == 160 else _AMR_WB_BITS
+    entries, at = _amr_contents(payload, aligned)
+    sizes = [table[entry >> 1] if entry >> 1 < len(table) else 0 for entry in entries]
+    rest = sum(-(-size // 8) * 8 if aligned else size for size in sizes)
+    lowest = _NO_SPEECH + (codec.frame == 160)
+    known = all(entry >> 1 < len(table) or entry >> 1 >= lowest for entry in entries)
+    return bool(entries) and known and -(-(at + rest) // 8) == len(payload)
 
 
 def _amr_contents(payload: bytes, aligned: bool) -> tuple[list[int], int]:

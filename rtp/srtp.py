@@ -49,7 +49,7 @@ class Master:
     """A master key and what is to be known to use it.
 
     `mki` stands in each packet; `rate` is the exponent of the key derivation rate, 0 if keys are derived once; `clear`:
-    the payload is authenticated, not encrypted.
+    the payload is authenticated, not encrypted; `how` the parties told each other the key.
     """
 
     suite: Suite
@@ -58,6 +58,7 @@ class Master:
     mki: bytes = b""
     rate: int = 0
     clear: bool = False
+    how: str = "SDES"
 
     @property
     def trailer(self) -> int:

@@ -49,6 +49,8 @@ JUMP_S = 0.120
 """How far a time stamp must leap ahead of its arrival, over a gap, to be a jump and not a late packet before it."""
 BREAK_S = 0.5
 """How far they may part between packets that follow each other without a gap."""
+CLOCK_ERROR = 20
+"""Where they part by more than one in so many of the time between, the time stamps leapt: no clock is so wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class Timeline:
     """Where a stream's packets lie: `row` and its first sample `start` (int64 each), in the order of `start`.
 
     Samples are counted at `rate` from the reference time given to `place`. `anchors`: how often the stream was
-    anchored; `drift`: how far arrival and time stamps part at the end of each stretch, in samples, summed.
+    anchored; `drift`: how far arrival and time stamps part at the end of each stretch, in samples, summed, without
+    leaps of the time stamps.
     """
 
     row: Ints
@@ -251,7 +254,8 @@ def _anchor(
             continue
         shift[begin:index] = anchor
         earliest = int(media[index - 1] + anchor + length[index - 1] - media[index])
-        drift += parted
+        spent = int(media[index] + late[index] - media[begin] - late[begin])
+        drift += parted if abs(parted) * CLOCK_ERROR <= abs(spent) else 0
         anchor, begin, anchors = max(lateness, earliest), index, anchors + 1
     shift[begin:] = anchor
     drift += int(late[max(begin, len(late) - 50) :].min()) - anchor

@@ -101,6 +101,35 @@ class Fork:
 
 
 @dataclass
+class Transfer:
+    """A REFER (RFC 3515): `by` sends the other party on to `target`, at `time` (ns).
+
+    `replaces` is the Call-ID of the dialog that the new call is to take over (an attended transfer), "" for none.
+    `answer` is the status that the REFER itself got; `outcome` that of the new call as the NOTIFYs tell it, 0 until
+    they do; `refer` is the REFER's CSeq number.
+    """
+
+    time: int
+    by: Party
+    target: str
+    replaces: str
+    refer: int
+    answer: int = 0
+    outcome: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A redirection: who was called answered `status` (3xx) at `time` (ns), and named others."""
+
+    time: int
+    status: int
+    by: str
+    targets: tuple[str, ...]
+
+
+@dataclass
 class Memory:
     """What the dialog table needs to recognise retries, copies on other hops and repeats; of no use to others."""
 
@@ -129,6 +158,8 @@ class Call:
     """One call; times in ns. Owned and changed by the dialog table alone.
 
     `signalling` is where each party's own messages were first seen coming from; `messages` counts different ones.
+    `replaces` and `joins` are Call-IDs of the call that this one takes over (RFC 3891) or joins (RFC 3911), `links` are
+    values that its other legs may have too; `siprec` are those whose sound a recording session holds.
     """
 
     number: int
@@ -153,9 +184,14 @@ class Call:
     signalling: dict[Party, Endpoint] = field(default_factory=dict)
     session_expires: int | None = None
     replaces: str | None = None
+    early_only: bool = False
+    joins: str = ""
     referred_by: str = ""
     session_id: str = ""
-    transfers: list[tuple[int, str]] = field(default_factory=list)
+    links: tuple[str, ...] = ()
+    transfers: list[Transfer] = field(default_factory=list)
+    forwards: list[Forward] = field(default_factory=list)
+    siprec: tuple[str, ...] = ()
     messages: int = 0
     last_seen: int = 0
     memory: Memory = field(default_factory=Memory, repr=False)
@@ -183,7 +219,8 @@ class Started(Event):
 class Described(Event):
     """A party's session description: its own words at `hop` 0, a copy that a relay may have changed at 1 and up.
 
-    `tag` is the callee's fork, "" for the caller; `announced_by` is the IP address that sent this copy.
+    `tag` is the callee's fork, "" for the caller; `announced_by` is the IP address that sent this copy; `asks` tells
+    that it is an offer that the other party may refuse (in an INVITE or UPDATE).
     """
 
     party: Party
@@ -191,6 +228,7 @@ class Described(Event):
     sdp: SessionDescription
     announced_by: str
     hop: int
+    asks: bool = False
 
 
 @dataclass(frozen=True)
@@ -232,6 +270,7 @@ class Digits(Event):
 
 @dataclass(frozen=True)
 class Transferred(Event):
-    """A REFER: one party sends the other on to `target` (RFC 3515)."""
+    """A REFER: one party sends the other on to `target` (RFC 3515), perhaps into a call's place (`replaces`)."""
 
     target: str
+    replaces: str = ""

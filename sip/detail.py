@@ -1,11 +1,12 @@
 """What single messages add to a call: who, from where, which forks, timers and holds. The dialog table calls these."""
 
-import re
+from collections.abc import Iterable
 from typing import TypeVar
 
-from . import parties
+from . import parties, siprec
 from .call import Call, DescribedKey, Endpoint, Fork, Party, State
 from .headers import parse_number, parse_params
+from .link_headers import call_named, links_of
 from .message import Message
 
 Key = TypeVar("Key")
@@ -14,12 +15,10 @@ MAX_FORKS = 64
 MAX_REMEMBERED = 512
 MAX_TEXT = 256
 
-# RFC 2976 names no format; these are the two that phones send. Cisco's numbers its keys on to 16, the hook flash.
-_RELAY_KEYS = {"10": "*", "11": "#", "12": "A", "13": "B", "14": "C", "15": "D"}
-_KEYS = frozenset("0123456789*#ABCD")
 
-
-def new_call(number: int, message: Message, time: int, ends: tuple[Endpoint, Endpoint]) -> Call:
+def new_call(
+    number: int, message: Message, time: int, ends: tuple[Endpoint, Endpoint], link_headers: Iterable[str] = ()
+) -> Call:
     """A call as its first message tells it; `ends` are the caller's side and the callee's."""
     asserted = tuple(parties.asserted(message, "calling")) if message.method else ()
     return Call(
@@ -35,8 +34,12 @@ def new_call(number: int, message: Message, time: int, ends: tuple[Endpoint, End
         invite_to=ends[1],
         asserted=asserted,
         diversion=parties.diversions(message),
-        replaces=message.get("replaces").partition(";")[0].strip()[:MAX_TEXT] or None,
+        replaces=call_named(message.get("replaces")) or None,
+        early_only="early-only" in parse_params(message.get("replaces")),
+        joins=call_named(message.get("join")),
         referred_by=parties.referred_by(message),
+        links=links_of(message, link_headers),
+        siprec=siprec.participants(message) if message.method else (),
         session_id=message.get("session-id").partition(";")[0].strip()[:MAX_TEXT],
         last_seen=time,
     )
@@ -132,7 +135,11 @@ def agent_of(message: Message) -> str:
 
 
 def refine_caller(call: Call, invite: Message) -> None:
-    """A proxy that knows its caller asserts it on the next hop; the first had only From (RFC 3325 section 5)."""
+    """A proxy that knows its caller asserts it on the next hop; the first had only From (RFC 3325 section 5).
+
+    So it is with who diverted the call on its way.
+    """
+    call.diversion = call.diversion or parties.diversions(invite)
     asserted = parties.asserted(invite, "calling")
     if call.asserted or not asserted:
         return
@@ -188,19 +195,3 @@ def take_back_offer(call: Call, number: int, party: Party) -> None:
     before = call.memory.offers.pop((party, number), None)
     if before is not None:
         call.memory.holds[party] = before
-
-
-def digit_of(message: Message) -> str:
-    """The key pressed, "" where there is none."""
-    text = message.body[:256].decode("latin-1")
-    if message.content_type == "application/dtmf":
-        return _key(text)
-    if message.content_type != "application/dtmf-relay":
-        return ""
-    return _key(parse_params(re.sub(r"[\r\n]+", ";", text)).get("signal", ""))
-
-
-def _key(text: str) -> str:
-    key = text.strip().upper()
-    key = _RELAY_KEYS.get(key, key)
-    return key if key in _KEYS else ""

@@ -7,10 +7,9 @@ shows the same message again, with one more Via, adds nothing but a copy of the 
 from collections import Counter
 from collections.abc import Callable
 
-from . import parties
+from . import siprec, transfer
 from .call import (
     OVER,
-    SECOND,
     TRANSITIONS,
     Answered,
     Call,
@@ -21,20 +20,20 @@ from .call import (
     Endpoint,
     Event,
     Fork,
+    Forward,
     Party,
     Revived,
     Ringing,
     Signal,
     Started,
     State,
+    Transfer,
     Transferred,
 )
 from .detail import (
-    MAX_REMEMBERED,
     MAX_TEXT,
     callee_tag,
     copy_number,
-    digit_of,
     first_of,
     is_repeat,
     new_call,
@@ -48,8 +47,10 @@ from .detail import (
     take_back_offer,
     top_branch,
 )
-from .headers import parse_address
+from .keys import digit_of
+from .link_headers import LINK_HEADERS
 from .message import Message
+from .patience import BYE_NS, CALLING_NS, FAILURE_NS, GIVE_UP_NS, RETRY_NS, SETUP_NS
 from .sdp import SdpError, SessionDescription, session_description
 from .table import CallTable
 
@@ -64,37 +65,31 @@ __all__ = [
     "Endpoint",
     "Event",
     "Fork",
+    "Forward",
     "Party",
     "Revived",
     "Ringing",
     "Started",
     "State",
+    "Transfer",
     "Transferred",
 ]
 
-# How long a caller may take to try again: most need milliseconds, a phone that asks its user for the password a minute.
-RETRY_NS = 90 * SECOND
-FAILURE_NS = 5 * SECOND
-BYE_NS = 2 * SECOND
-# A ringing callee repeats its 18x every minute (RFC 3261 section 13.3.1.1) and proxies give up after some three.
-SETUP_NS = 600 * SECOND
-GIVE_UP_NS = (
-    4 * SECOND
-)  # an INVITE is repeated after 0.5, 1.5 and 3.5 s (section 17.1.1.2): a live callee says something
-CALLING_NS = 64 * SECOND  # without any answer a caller gives up after 64 * T1 (section 17.1.1.2); twice that
-
 _CARRIES_MEDIA = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
-_IN_CALL = _CARRIES_MEDIA | {"BYE", "CANCEL", "INFO", "REFER"}
+_IN_CALL = _CARRIES_MEDIA | {"BYE", "CANCEL", "INFO", "REFER", "NOTIFY"}
 
 
 class Dialogs:
-    """All calls in progress. Times are in ns; a time that goes back is taken as it is.
+    """All calls in progress. Times are in ns; a time that goes back is taken as it is. `link_headers`: see there.
 
     `refused_calls` counts calls that did not fit into the table, `sdp_errors` unreadable session descriptions by kind.
     """
 
-    def __init__(self, *, limit: int = 100_000, linger_ns: int = BYE_NS) -> None:
+    def __init__(
+        self, *, limit: int = 100_000, linger_ns: int = BYE_NS, link_headers: tuple[str, ...] = LINK_HEADERS
+    ) -> None:
         self.refused_calls = 0
+        self.link_headers = link_headers
         self.sdp_errors: Counter[str] = Counter()
         self._linger = {
             State.CHALLENGED: RETRY_NS,
@@ -110,7 +105,8 @@ class Dialogs:
             "BYE": self._on_bye,
             "CANCEL": self._on_cancel,
             "INFO": self._on_info,
-            "REFER": self._on_refer,
+            "REFER": transfer.on_refer,
+            "NOTIFY": transfer.on_notify,
         }
 
     @property
@@ -138,7 +134,7 @@ class Dialogs:
         """What a message seen at `time` changes. Calls whose time is over by then are closed first. Raises nothing."""
         events = self.advance(time)
         call, party = self._table.find(message)
-        if self._starts_anew(call, message):
+        if self._table.starts_anew(call, message):
             call = self._table.claim_retry(message, source)
             if call is None:
                 call = self._start(message, time, (source, destination), events)
@@ -187,14 +183,6 @@ class Dialogs:
 
     # Where calls begin
 
-    def _starts_anew(self, call: Call | None, message: Message) -> bool:
-        """Whether this is a first INVITE, and not the late copy of a finished call's."""
-        if message.method != "INVITE" or message.to.tag:
-            return False
-        if call is not None:
-            return call.state in (State.ENDED, State.CANCELLED) and message.cseq.number > call.memory.invite
-        return not self._table.is_late_invite(message)
-
     def _joins_late(self, message: Message) -> bool:
         """Whether a message of an unknown dialog shows that a call is under way."""
         if self._table.is_late(message):
@@ -212,7 +200,7 @@ class Dialogs:
             self._table.refuse(message)
             return None
         self._numbered += 1
-        call = new_call(self._numbered, message, time, ends)
+        call = new_call(self._numbered, message, time, ends, self.link_headers)
         self._table.add(call, time + CALLING_NS)
         events.append(Started(call, time))
         return call
@@ -262,6 +250,7 @@ class Dialogs:
         if not note_branch(call, message):
             return []
         refine_caller(call, message)
+        call.siprec = call.siprec or siprec.participants(message)
         return self._move(call, Signal.INVITE, time)
 
     def _on_response(self, call: Call, message: Message, time: int, source: Endpoint, party: Party) -> list[Event]:
@@ -271,6 +260,8 @@ class Dialogs:
             take_back_offer(call, message.cseq.number, party.other)
         if message.cseq.method == "BYE":
             return self._on_bye_response(call, message, time, party)
+        if message.cseq.method == "REFER":
+            transfer.answered(call, message)
         if message.cseq.method != "INVITE" or message.status == 100:
             return []
         if party is Party.CALLER:
@@ -295,6 +286,7 @@ class Dialogs:
         branch = top_branch(message)
         memory.pending.discard(branch)
         memory.last_failure = f"{message.status} {message.reason[:MAX_TEXT]}".strip()
+        transfer.redirected(call, message, time)
         if branch != memory.own_branch and memory.pending:
             return []
         retried = message.status in (401, 407) or message.status < 400
@@ -346,14 +338,6 @@ class Dialogs:
             return []
         return [Digits(call, time, party, digit)]
 
-    def _on_refer(self, call: Call, message: Message, time: int, party: Party) -> list[Event]:
-        target = parties.number_of(parse_address(message.get("refer-to")))
-        if not target or call.state in OVER or not first_of(call, message, party):
-            return []
-        if len(call.transfers) < MAX_REMEMBERED:
-            call.transfers.append((time, target))
-        return [Transferred(call, time, target)]
-
     def _on_description(
         self, call: Call, message: Message, time: int, source: Endpoint, party: Party, method: str
     ) -> list[Event]:
@@ -370,7 +354,7 @@ class Dialogs:
             return []
         if hop == 0:
             note_hold(call, message, party, sdp.held)
-        return [Described(call, time, party, tag, sdp, source[0], hop)]
+        return [Described(call, time, party, tag, sdp, source[0], hop, message.method in ("INVITE", "UPDATE"))]
 
     def _sdp(self, message: Message) -> SessionDescription | None:
         try:

@@ -29,9 +29,9 @@ MAX_LINE = 16_384
 MAX_IDENTIFIER = 4_096  # of a Call-ID, a From or a To
 
 _BEGINNING = re.compile(rb"SIP/2|[A-Z]+ (?:sips?|tel|urn):", re.IGNORECASE)
-_BLANK_LINE = re.compile(rb"\n\r?\n")
+BLANK_LINE = re.compile(rb"\n\r?\n")
 _KEEP_ALIVE_BYTES = (b"\r", b"\n", b"\0")
-_KEEP_ALIVE = b"".join(_KEEP_ALIVE_BYTES)  # RFC 5626 section 3.5.1, and what some phones send in its place
+KEEP_ALIVE = b"".join(_KEEP_ALIVE_BYTES)  # RFC 5626 section 3.5.1, and what some phones send in its place
 
 
 class SipError(ValueError):
@@ -106,7 +106,7 @@ class Message:
 
 def looks_like_sip(data: bytes) -> bool:
     """Whether the first line could be a SIP start line; cheap, and no promise that `parse` will succeed."""
-    line = data[:MAX_LINE].lstrip(_KEEP_ALIVE).partition(b"\n")[0].rstrip()
+    line = data[:MAX_LINE].lstrip(KEEP_ALIVE).partition(b"\n")[0].rstrip()
     if line[:4].upper() == b"SIP/":
         return True
     return line[-7:-3].upper() == b"SIP/" and b" " in line and line[:1].isascii() and line[:1] > b" "
@@ -114,7 +114,7 @@ def looks_like_sip(data: bytes) -> bool:
 
 def may_begin_sip(data: bytes) -> bool:
     """Whether a stream that begins so may carry SIP: the first segment may end within the start line."""
-    return bool(_BEGINNING.match(data.lstrip(_KEEP_ALIVE))) or looks_like_sip(data)
+    return bool(_BEGINNING.match(data.lstrip(KEEP_ALIVE))) or looks_like_sip(data)
 
 
 def parse(data: bytes, *, stream: bool = False) -> Message:
@@ -128,7 +128,7 @@ def parse(data: bytes, *, stream: bool = False) -> Message:
             "call-id", "cseq", "from", "to" where that header is missing, unreadable or absurdly long.
 
     """
-    data = data.lstrip(_KEEP_ALIVE)
+    data = data.lstrip(KEEP_ALIVE)
     if len(data) > MAX_MESSAGE:
         raise SipError("too long")
     head, body = _split(data)
@@ -141,7 +141,7 @@ def parse(data: bytes, *, stream: bool = False) -> Message:
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:
-    blank = _BLANK_LINE.search(data)
+    blank = BLANK_LINE.search(data)
     return (data[: blank.start()], data[blank.end() :]) if blank else (data, b"")
 
 
@@ -282,7 +282,7 @@ class Framer:
             return None
         if not looks_like_sip(bytes(self._buffer[:end])):
             raise SipError("start line")
-        blank = _BLANK_LINE.search(self._buffer, 0, MAX_MESSAGE)
+        blank = BLANK_LINE.search(self._buffer, 0, MAX_MESSAGE)
         if blank is None:
             if len(self._buffer) >= MAX_MESSAGE:
                 raise SipError("too long")
@@ -309,7 +309,7 @@ class Framer:
     def _trim(self) -> None:
         """Drop keep-alives before a start line (RFC 3261 section 7.5)."""
         if self._buffer[:1] in _KEEP_ALIVE_BYTES:
-            del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(_KEEP_ALIVE))]
+            del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(KEEP_ALIVE))]
 
     def _line_end(self) -> int | None:
         """Where the first line ends, or that it is too long to be a start line; None while that is open."""

@@ -1,6 +1,8 @@
 """Who talks to whom: numbers and names out of SIP headers (RFC 3261, 3325, 3966, 5806; Remote-Party-ID as in use)."""
 
+import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from .headers import Address, parse_address, parse_uri
 from .message import Message
@@ -8,6 +10,8 @@ from .message import Message
 _VISUAL_SEPARATORS = str.maketrans("", "", "-.()")  # RFC 3966 section 5.1.1
 MAX_NUMBER = 256
 _MAX_DIVERSIONS = 16
+_CAUSE = re.compile(r";\s*cause\s*=\s*[3-6][0-9][0-9]", re.IGNORECASE)
+_REASON = re.compile(r"reason\s*=\s*sip\s*;\s*cause\s*=\s*[3-6][0-9][0-9]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,27 @@ def dialled_number(message: Message) -> str:
 
 
 def diversions(invite: Message) -> tuple[str, ...]:
-    """The numbers that sent the call on, the last one first (RFC 5806)."""
-    return tuple(number_of(parse_address(value)) for value in invite.values("diversion")[:_MAX_DIVERSIONS])
+    """The numbers that sent the call on, the last one first: Diversion (RFC 5806), and History-Info (RFC 7044)."""
+    told = [number_of(parse_address(value)) for value in invite.values("diversion")]
+    return tuple(dict.fromkeys([*told, *_history(invite)]))[:_MAX_DIVERSIONS]
+
+
+def _history(invite: Message) -> list[str]:
+    """Who sent the call on to somebody else, by History-Info, the last one first.
+
+    An entry did so if it bears the reason (RFC 7044 section 5), or if a later one says that it was mapped from it
+    (`mp`, section 10.4) or why it got the call (`cause`, RFC 4458).
+    """
+    entries = [parse_address(value) for value in invite.values("history-info")]
+    mapped = {entry.params["mp"] for entry in entries if entry.params.get("mp")}
+    found = []
+    for number, entry in enumerate(entries):
+        following = entries[number + 1 : number + 2]
+        caused = any(_CAUSE.search(one.uri.partition("?")[0]) for one in following)
+        bears = _REASON.search(unquote(entry.uri.partition("?")[2]))
+        if caused or bears or entry.params.get("index") in mapped:
+            found.append(number_of(entry))
+    return found[::-1]
 
 
 def referred_by(invite: Message) -> str:

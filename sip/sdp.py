@@ -43,9 +43,10 @@ class Format:
     fmtp: str = ""
 
 
-# RFC 3551 section 6, tables 4 and 5.
+# RFC 3551 section 6, tables 4 and 5; 2 was G.721, now called G726-32, in RFC 1890, and phones still send it.
 STATIC_FORMATS: Mapping[int, Format] = {
     0: Format("PCMU", 8000),
+    2: Format("G726-32", 8000),
     3: Format("GSM", 8000),
     4: Format("G723", 8000),
     5: Format("DVI4", 8000),

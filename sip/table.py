@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
 from .call import Call, Endpoint, Party, State
+from .headers import parse_params
 from .message import Message
 
 MAX_CLOSED = 20_000
@@ -52,7 +53,12 @@ class CallTable:
         return None
 
     def find(self, message: Message) -> tuple[Call | None, Party]:
-        """The call, and which party sent the message: the tag in From is the request's sender's (section 12.2)."""
+        """The call, and which party sent the message: the tag in From is the request's sender's (section 12.2).
+
+        A REFER may come in a dialog of its own, and name the call's (RFC 4538).
+        """
+        if message.method == "REFER" and not message.to.tag:
+            return self._find_named(message.get("target-dialog"))
         call_id, from_tag, to_tag = message.call_id, message.from_.tag, message.to.tag
         call, asking = self._by_tag.get((call_id, from_tag)), Party.CALLER
         if call is None:
@@ -61,6 +67,24 @@ class CallTable:
                 call = None
             asking = Party.CALLEE if call else Party.CALLER
         return call, asking if message.method else asking.other
+
+    def _find_named(self, dialog: str) -> tuple[Call | None, Party]:
+        """The call that a Target-Dialog value names, and which party's tag is the sender's."""
+        call_id, _, rest = dialog.partition(";")
+        params = parse_params(rest)
+        for tag, sender in (("local-tag", Party.CALLER), ("remote-tag", Party.CALLEE)):
+            call = self._by_tag.get((call_id.strip(), params.get(tag, "")))
+            if call is not None:
+                return call, sender
+        return None, Party.CALLER
+
+    def starts_anew(self, call: Call | None, message: Message) -> bool:
+        """Whether this is a first INVITE, and not the late copy of a finished call's."""
+        if message.method != "INVITE" or message.to.tag:
+            return False
+        if call is not None:
+            return call.state in (State.ENDED, State.CANCELLED) and message.cseq.number > call.memory.invite
+        return not self.is_late_invite(message)
 
     def is_late(self, message: Message) -> bool:
         """Whether the message belongs to a call that was ended or refused; one only given up may go on."""

@@ -6,6 +6,7 @@ each process, so that a sender cannot choose addresses whose keys collide. IPv4-
 
 import ipaddress
 import secrets
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ def v6_keys(high: Keys, low: Keys) -> Keys:
     return result
 
 
+@lru_cache(maxsize=1 << 14)
 def address_key(text: str) -> int | None:
     """Return the key of an address in text form, None if it is none (a host name, say)."""
     try:

@@ -28,9 +28,9 @@ COPIES = (
 )
 UNREADABLE = "Save some with tcpdump, look at them in Wireshark, and report what they are."
 ENCRYPTED = (
-    "SRTP is recorded where plain SIP tells its keys (SDES). What is encrypted otherwise cannot be heard: its calls "
-    "are listed at most. Tap where it is in the clear (between the PBX and a trunk without TLS), or turn TLS off "
-    "between phones and PBX, on a network of their own."
+    "SRTP is recorded where plain SIP tells its keys (SDES). What is encrypted otherwise cannot be heard without a key "
+    "log (tls.key_log): its calls are listed at most. Give one, tap where it is in the clear (between the PBX and a "
+    "trunk without TLS), or turn TLS off between phones and PBX, on a network of their own."
 )
 OFFLOAD = (
     "Turn off the card's receive offloads: ethtool -K INTERFACE gro off lro off, or let tapdeck doctor --fix do it."

@@ -4,11 +4,15 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from ..sip.dialog import Party
 from ..sip.sdp import Media
+from .datagrams import Keys, Mask, RtpColumns
 
 if TYPE_CHECKING:
-    from .correlator import Tracked
+    from .tracked import Tracked
 
 EndpointKey = tuple[int, int]
 """Address key and port."""
@@ -41,6 +45,15 @@ class Binding:
     announced_by: str
     source: Source
     media: Media | None
+    kinds: set[str] = field(default_factory=set)
+    """What it was ever named for, as m-lines have it; a fax by T.38 may follow sound on the same port."""
+    beside: bool = False
+    """Whether it was ever named for something else than RTP."""
+
+    def __post_init__(self) -> None:
+        if self.media is not None:
+            self.kinds.add(self.media.kind)
+            self.beside = "RTP" not in self.media.proto
 
 
 @dataclass(slots=True)
@@ -101,12 +114,22 @@ class Match:
                 return binding.media
         return None
 
+    @property
+    def kind(self) -> str:
+        """What RTP of this match is, as an m-line has it: sound if its end was ever named for that."""
+        for binding in (self.to, self.from_):
+            if binding is not None and binding.media is not None:
+                return "audio" if "audio" in binding.kinds else binding.media.kind
+        return "audio"
+
 
 @dataclass(slots=True)
 class Bindings:
     """Endpoint -> bindings, newest last; bounded for each endpoint and each call."""
 
     _table: dict[EndpointKey, list[Binding]] = field(default_factory=dict)
+    _beside: set[EndpointKey] = field(default_factory=set)
+    _ends: Keys | None = None
 
     def __len__(self) -> int:
         return len(self._table)
@@ -120,10 +143,14 @@ class Bindings:
                 old.source = max(old.source, new.source)
                 if new.media is not None:
                     old.media = new.media
+                    old.kinds |= new.kinds
+                    old.beside |= new.beside
+                    self._note_beside(endpoint, old.beside)
                 return better
         if len(held) >= MAX_BINDINGS_PER_ENDPOINT:
             held.pop(0)
         held.append(new)
+        self._note_beside(endpoint, new.beside)
         new.tracked.endpoints.append(endpoint)
         if len(new.tracked.endpoints) > MAX_ENDPOINTS:
             self._drop(new.tracked.endpoints.pop(0), new.tracked)
@@ -144,6 +171,37 @@ class Bindings:
             self._table[endpoint] = held
         else:
             self._table.pop(endpoint, None)
+        if endpoint in self._beside and not any(binding.beside for binding in held):
+            self._beside.discard(endpoint)
+            self._ends = None
+
+    def _note_beside(self, endpoint: EndpointKey, beside: bool) -> None:
+        if beside and endpoint not in self._beside:
+            self._beside.add(endpoint)
+            self._ends = None
+
+    @property
+    def any_beside(self) -> bool:
+        """Whether any endpoint was ever named for something else than RTP."""
+        return bool(self._beside)
+
+    def only_beside(self, endpoint: EndpointKey) -> bool:
+        """Tell whether SDP named an endpoint last for something else than RTP, in all calls that know it: what one says
+        must not take the sound of another.
+        """
+        said = [binding.media for binding in self._table.get(endpoint, ()) if binding.media is not None]
+        return bool(said) and all("RTP" not in media.proto for media in said)
+
+    def beside(self, rows: RtpColumns) -> Mask:
+        """Tell which datagrams come from or go to an endpoint that SDP named for something else than RTP."""
+        if not self._beside:
+            return np.zeros(len(rows), dtype=bool)
+        if self._ends is None:
+            addresses, ports = zip(*self._beside, strict=True)
+            self._ends = _end_keys(np.array(addresses, dtype=np.uint64), np.array(ports, dtype=np.uint32))
+        found: Mask = np.isin(_end_keys(rows.destination, rows.ports & np.uint32(0xFFFF)), self._ends)
+        found |= np.isin(_end_keys(rows.source, rows.ports >> np.uint32(16)), self._ends)
+        return found
 
     def matches(self, source: EndpointKey, destination: EndpointKey) -> list[Match]:
         """Return how the calls that know either end of a stream fit it."""
@@ -158,3 +216,9 @@ class Bindings:
             if match.from_ is None or (opposite and binding.source >= match.from_.source):
                 match.from_ = binding
         return list(found.values())
+
+
+def _end_keys(address: Keys, port: npt.NDArray[np.uint32]) -> Keys:
+    """Return a key (uint64) of each endpoint."""
+    keys: Keys = address * np.uint64(0x9E3779B97F4A7C15) + port.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+    return keys

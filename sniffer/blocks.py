@@ -6,6 +6,7 @@ blocks, which every reader of the format knows to pass over.
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 import numpy as np
@@ -50,7 +51,7 @@ def packet(number: int, time: int, data: bytes) -> bytes:
 
 def datagram(source: tuple[str, int], destination: tuple[str, int], payload: bytes) -> bytes:
     """Return a UDP datagram in a plain IP packet (RFC 768, 791, 8200); what is too long for UDP is cut."""
-    first, second = ip_address(source[0]).packed, ip_address(destination[0]).packed
+    first, second = _packed(source[0]), _packed(destination[0])
     payload = payload[:MAX_UDP]
     size = 8 + len(payload)
     head = struct.pack(">HHHH", source[1], destination[1], size, 0)
@@ -63,6 +64,11 @@ def datagram(source: tuple[str, int], destination: tuple[str, int], payload: byt
     return (
         struct.pack(">IHBB", 0x60000000, size, 17, 64) + first + second + head[:6] + struct.pack(">H", sum_) + payload
     )
+
+
+@lru_cache(maxsize=1 << 14)
+def _packed(address: str) -> bytes:
+    return ip_address(address).packed
 
 
 def checksum(data: bytes) -> int:

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ..sip.call import Party
-from .correlator import CallSettings, Tracked
+from .correlator import CallSettings
 from .datagrams import Datagrams, Fate, RtpColumns
 from .engine import Engine, Limits, Listener
 from .gaps import Gaps
@@ -12,6 +12,7 @@ from .records import Records
 from .sight import SightColumns
 from .signalling import Heard
 from .streams import Lookup
+from .tracked import Tracked
 from .traffic import SECOND, CallFact, PairFact, StreamFact, Traffic, counted
 from .watch import Figures, StreamWatch
 

@@ -5,31 +5,25 @@ RTP). What came before the SDP that explains it is claimed backwards. A claim ha
 again: who owns an endpoint is a question with a time in it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from ..sip.dialog import (
-    Call,
-    Closed,
-    Described,
-    Dialogs,
-    Digits,
-    Ended,
-    Event,
-    Party,
-    Started,
-    Transferred,
-)
-from ..sip.sdp import Format, Media
+import numpy as np
+
+from ..sip.call import Call, Closed, Described, Digits, Ended, Event, Party, Started, Transferred
+from ..sip.dialog import Dialogs
+from ..sip.link_headers import LINK_HEADERS
+from ..sip.sdp import Media
 from .addresses import address_key
 from .bindings import Binding, Bindings, EndpointKey, Match, Source
-from .keyring import Keyring
-from .related import Relations
+from .datagrams import Mask, RtpColumns
+from .prints import SoundPrints
+from .related import Relations, same_sound
+from .reports import Reporting
 from .streams import StreamTable
+from .tracked import FOREVER, SECOND, Claim, Tracked, note_media, note_other
+from .twins import Twins
 
-SECOND = 1_000_000_000
-FOREVER = 1 << 62
 PAUSE = SECOND
 """How long a stream must have been silent, in ns, before another call may take it from one that is not over."""
 
@@ -54,99 +48,6 @@ class CallSettings:
         return int(self.bye_linger_s * SECOND)
 
 
-class Leg(NamedTuple):
-    """What names a call for good: Call-ID, the caller's first From-tag, start in ns; and its number in this run."""
-
-    call_id: str
-    caller_tag: str
-    started: int
-    number: int
-
-
-@dataclass(slots=True, eq=False)
-class Claim:
-    """A call's hold on a stream for since <= time < until (ns)."""
-
-    tracked: "Tracked"
-    stream: int
-    match: Match
-    since: int
-    until: int = FOREVER
-
-    @property
-    def sender(self) -> Party:
-        """Whose sound it is."""
-        return self.match.sender
-
-
-@dataclass(slots=True, eq=False)
-class Tracked:
-    """A call as the correlator sees it: the dialog, its claims, and what was heard on the way."""
-
-    call: Call
-    claims: list[Claim] = field(default_factory=list)
-    endpoints: list[EndpointKey] = field(default_factory=list)
-    media: dict[Party, list[tuple[int, Media]]] = field(default_factory=lambda: {Party.CALLER: [], Party.CALLEE: []})
-    digits: list[tuple[int, Party, str]] = field(default_factory=list)
-    holds: list[tuple[int, Party, bool]] = field(default_factory=list)
-    others: list[tuple[int, Party, str]] = field(default_factory=list)
-    related: list["Leg"] = field(default_factory=list)
-    tags: dict[EndpointKey, set[str]] = field(default_factory=dict)
-    secured: dict[tuple[EndpointKey, EndpointKey], int] = field(default_factory=dict)
-    keys: Keyring = field(default_factory=Keyring)
-    closed: bool = False
-    leg: "Leg" = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.leg = Leg(self.call.call_id, self.call.caller_tag, self.call.started, self.call.number)
-
-    def forget(self) -> None:
-        """Let go of what is no longer needed once the call is given out: other calls may hold on to this one."""
-        self.claims, self.endpoints, self.tags, self.keys = [], [], {}, Keyring()
-
-    def formats(self, sender: Party) -> list[tuple[int, Mapping[int, Format]]]:
-        """Return what payload types mean in packets of this sender, each map with the time it holds from (ns)."""
-        receiver = Party.CALLEE if sender is Party.CALLER else Party.CALLER
-        own = self.media[sender]
-        changes = sorted({time for time, _ in own} | {time for time, _ in self.media[receiver]})
-        maps: list[tuple[int, Mapping[int, Format]]] = []
-        for time in changes:
-            merged: dict[int, Format] = {}
-            for party in (sender, receiver):
-                for since, media in self.media[party]:
-                    if since <= time:
-                        merged.update(media.formats)
-            if not maps or maps[-1][1] != merged:
-                maps.append((time, merged))
-        return maps
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether the parties agreed on SRTP: each that spoke of media last offered it with keys."""
-        last = [spoken[-1][1] for spoken in self.media.values() if spoken]
-        return bool(last) and all(media.encrypted for media in last)
-
-    def secrecy(self) -> list[tuple[int, bool]]:
-        """Return whether the parties had agreed on SRTP, each answer with the time it holds from (ns).
-
-        What was agreed first holds for all that came before it; an offer that nobody answered changes nothing.
-        """
-        spoken = [(time, party, media.encrypted) for party in Party for time, media in self.media[party]]
-        spoken.sort(key=lambda entry: entry[0])
-        agreed: list[tuple[int, bool]] = []
-        waiting: tuple[Party, bool] | None = None
-        for time, party, encrypted in spoken:
-            if waiting is None or waiting[0] is party:
-                waiting = party, encrypted
-            else:
-                agreed.append((time, encrypted and waiting[1]))
-                waiting = None
-        return agreed or [(time, encrypted) for time, _, encrypted in spoken[-1:]]
-
-
-MAX_MEDIA_CHANGES = 256
-MAX_OTHER = 200
-"""Characters of what is noted of an m-line."""
 MAX_CLAIMS = 4096
 MAX_DIGITS = 4096
 
@@ -163,22 +64,28 @@ class Correlator:
         streams: StreamTable,
         settings: CallSettings,
         *,
+        link_headers: tuple[str, ...] = LINK_HEADERS,
         last_before: Callable[[int, int], int],
         claimed: Callable[[int], None] | None = None,
         max_calls: int = 100_000,
     ) -> None:
-        self.dialogs = Dialogs(limit=max_calls, linger_ns=settings.linger)
+        self.dialogs = Dialogs(limit=max_calls, linger_ns=settings.linger, link_headers=link_headers)
         self.observer: Callable[[Tracked, Event], None] | None = None
         self.closed: list[Tracked] = []
         self.open: dict[int, Tracked] = {}
+        self.present = 0
+        """Up to when streams have had their turn (ns): a message that was read late is older than that."""
         self._streams = streams
         self._last_before = last_before
         self._claimed = claimed
         self._settings = settings
         self._bindings = Bindings()
+        self.reporting = Reporting(self._bindings)
         self._owners: dict[int, list[Claim]] = {}
         self._past: dict[int, list[Claim]] = {}
+        self.prints = SoundPrints()
         self._relations = Relations()
+        self._twins = Twins()
         self._seen = 0
         self._next_check = 0
 
@@ -214,14 +121,31 @@ class Correlator:
                 if len(tracked.digits) < MAX_DIGITS:
                     tracked.digits.append((event.time, event.party, event.digit))
             case Transferred():
-                self._relations.transferred(tracked, event.target, event.time)
+                self._relations.transferred(tracked, event.target, event.time, event.replaces)
             case Ended():
+                for forward in tracked.call.forwards:
+                    if forward.time == event.time:
+                        self._relations.forwarded(tracked, forward)
                 for claim in [claim for claim in tracked.claims if claim.until == FOREVER]:
                     self._evaluate(claim.stream, event.time)  # another call may have waited for it
             case Closed():
                 self._close(tracked)
             case _:
                 pass  # the call itself says that it rings, was answered, has ended or goes on
+
+    def beside(self, rows: RtpColumns) -> Mask:
+        """Tell which datagrams that are no RTP may be a call's: a fax by T.38."""
+        return self._bindings.beside(rows)
+
+    def disguised(self, rows: RtpColumns) -> Mask:
+        """Tell which datagrams that look like RTP come to an end that SDP named last for something else."""
+        found = self._bindings.beside(rows) if self._bindings.any_beside else np.zeros(len(rows), dtype=bool)
+        if not found.any():
+            return found
+        ends = list(zip(rows.destination[found].tolist(), (rows.ports[found] & 0xFFFF).tolist(), strict=True))
+        named = {end: self._bindings.only_beside(end) for end in set(ends)}
+        found[found] = [named[end] for end in ends]
+        return found
 
     def knows(self, source: EndpointKey, destination: EndpointKey) -> bool:
         """Tell whether an open call knows either endpoint."""
@@ -231,7 +155,7 @@ class Correlator:
         """A stream begins, or goes on after a silence in which its ports may have changed hands."""
         self._evaluate(stream, time)
 
-    def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> list["Tracked"]:
+    def secured(self, source: tuple[str, int], destination: tuple[str, int], time: int) -> list[Tracked]:
         """A ZRTP handshake (RFC 6189) is complete between two endpoints: what follows is SRTP, whatever the SDP
         says. Return the calls that this concerns.
         """
@@ -253,26 +177,19 @@ class Correlator:
         first_audio = True
         for media in event.sdp.media:
             if media.kind != "audio" and media.port and event.hop == 0:
-                _note_other(tracked, event.party, event.time, media)
+                note_other(tracked, event.party, event.time, media)
             if media.kind == "audio" and media.port and first_audio and event.hop == 0:
-                self._note_media(tracked, event.party, event.time, media)
+                note_media(tracked, event, media)
                 first_audio = False
             if media.kind == "audio" and media.crypto:
                 tracked.keys.add(event.party, media.crypto)
+            if media.kind == "audio":
+                self.reporting.told(media)
             for endpoint, source in self._endpoints(media, event):
                 since, by = event.time, event.announced_by
                 if event.party is Party.CALLEE and len(tracked.tags) < MAX_CLAIMS:
                     tracked.tags.setdefault(endpoint, set()).add(event.tag)
                 self._bind(endpoint, Binding(tracked, event.party, event.tag, since, by, source, media), event.time)
-
-    def _note_media(self, tracked: Tracked, party: Party, time: int, media: Media) -> None:
-        spoken = tracked.media[party]
-        if len(spoken) < MAX_MEDIA_CHANGES and (not spoken or spoken[-1][1] != media):
-            spoken.append((time, media))
-        held = media.held or media.direction in ("sendonly", "inactive")
-        before = next((state for _, who, state in reversed(tracked.holds) if who is party), False)
-        if held != before and len(tracked.holds) < MAX_MEDIA_CHANGES:
-            tracked.holds.append((time, party, held))
 
     def _endpoints(self, media: Media, event: Described) -> list[tuple[EndpointKey, Source]]:
         """Return the endpoints that an m-line names or suggests."""
@@ -295,11 +212,10 @@ class Correlator:
         if not self._bindings.add(endpoint, binding):
             return
         for stream in self._streams.touching(*endpoint):
-            row = self._streams.rows[stream]
-            if (
-                int(row["first"]) <= time and int(row["last"]) >= time - self._settings.hold
-            ):  # later ones have their turn
-                self._evaluate(stream, time)
+            row, now = self._streams.rows[stream], max(time, self.present)
+            # Streams that begin later have their turn.
+            if int(row["first"]) <= now and int(row["last"]) >= time - self._settings.hold:
+                self._evaluate(stream, now)
 
     def _ends(self, stream: int) -> tuple[EndpointKey, EndpointKey]:
         row = self._streams.rows[stream]
@@ -358,6 +274,7 @@ class Correlator:
         new = Claim(tracked, stream, match, since)
         claims.append(new)
         tracked.claims.append(new)
+        same_sound(self._twins.meet(new, self._streams.rows), new)
 
     def _reach(self, tracked: Tracked, time: int) -> int:
         """How far back a call may claim media, in ns: not before its own start, unless we came in the middle."""
@@ -434,6 +351,7 @@ class Correlator:
 
     def _close(self, tracked: Tracked) -> None:
         call = tracked.call
+        tracked.listened(self._streams.rows, self.prints)
         limit = FOREVER if call.ended is None else call.ended + self._settings.linger
         for claim in tracked.claims:
             claim.until = min(claim.until, limit)
@@ -442,6 +360,7 @@ class Correlator:
             if not owners:
                 self._owners.pop(claim.stream, None)
             self._past.setdefault(claim.stream, []).append(claim)
+            self._twins.forget(claim, self._streams.rows)
         tracked.closed = True
         self._bindings.remove(tracked)
         del self.open[call.number]
@@ -486,11 +405,3 @@ def _shares(best: Match, other: Match) -> bool:
         if one is not None and two is not None and one.announced_by != two.announced_by:
             return True
     return False
-
-
-def _note_other(tracked: Tracked, party: Party, time: int, media: Media) -> None:
-    """Note what a party wants beside sound: video, a fax by T.38."""
-    names = ", ".join(dict.fromkeys(known.name for known in media.formats.values() if known.name))
-    text = f"{media.kind} {names or media.proto}"[:MAX_OTHER]
-    if len(tracked.others) < MAX_MEDIA_CHANGES and (party, text) not in [entry[1:] for entry in tracked.others]:
-        tracked.others.append((time, party, text))

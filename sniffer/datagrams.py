@@ -1,6 +1,6 @@
 """What the columnar path gives out: columns of RTP, packets for the slow path, and what became of each frame."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -47,7 +47,8 @@ class RtpColumns:
     `time` ns (int64); `source` and `destination` address keys (uint64, see `addresses`); `ports` source << 16 |
     destination (uint32); `position` of the payload in the input (int64) and its `size` in bytes (int32); `sequence`
     (uint16), `stamp` (uint32), `ssrc` (uint32), `kind` marker bit and payload type (uint8); `frames`: captured frames
-    it took (uint8); `head`: bytes of its RTP header, which lies before the payload (uint16).
+    it took (uint8); `head`: bytes of its RTP header, which lies before the payload (uint16); `prints`: what its payload
+    was, in a number (uint32, see `prints`).
     """
 
     time: Ints
@@ -62,6 +63,7 @@ class RtpColumns:
     kind: npt.NDArray[np.uint8]
     frames: npt.NDArray[np.uint8]
     head: npt.NDArray[np.uint16]
+    prints: npt.NDArray[np.uint32]
 
     def __len__(self) -> int:
         return len(self.time)
@@ -71,6 +73,8 @@ class RtpColumns:
         return RtpColumns(*(getattr(self, name)[rows] for name in RTP_FIELDS))
 
 
+NOT_RTP = 0x54333800
+"""What stands for the SSRC of packets that have none: those of a fax by T.38."""
 RTP_FIELDS = tuple(RtpColumns.__dataclass_fields__)
 _TYPES = (
     np.int64,
@@ -85,6 +89,7 @@ _TYPES = (
     np.uint8,
     np.uint8,
     np.uint16,
+    np.uint32,
 )
 NO_RTP = RtpColumns(*(np.empty(0, dtype=code) for code in _TYPES))  # type: ignore[arg-type]
 
@@ -98,12 +103,38 @@ def join(parts: list[RtpColumns]) -> RtpColumns:
     return RtpColumns(*(np.concatenate([getattr(part, name) for part in parts]) for name in RTP_FIELDS))
 
 
+def in_time(rows: RtpColumns) -> RtpColumns:
+    """Put rows in the order of time."""
+    if len(rows) > 1 and (np.diff(rows.time) < 0).any():
+        return rows.take(np.argsort(rows.time, kind="stable"))
+    return rows
+
+
+def without_headers(rtp: RtpColumns) -> RtpColumns:
+    """Return datagrams that were taken for RTP as what they are without its header: a payload from its first byte on.
+
+    What was taken for padding is still missing at their end.
+    """
+    count = len(rtp)
+    return replace(
+        rtp,
+        position=rtp.position - rtp.head,
+        size=rtp.size + rtp.head.astype(np.int32),
+        sequence=rtp.kind.astype(np.uint16) | np.uint16(0x8000),
+        stamp=np.zeros(count, dtype=np.uint32),
+        ssrc=np.full(count, NOT_RTP, dtype=np.uint32),
+        kind=np.zeros(count, dtype=np.uint8),
+        head=np.zeros(count, dtype=np.uint16),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SlowPacket:
     """One packet for the slow path: an object, because it is rare.
 
-    `time` ns; IP addresses as text; `payload` is the UDP payload (`Fate.TEXT`, `Fate.ZRTP`), the TCP segment with its
-    header (`Fate.TCP`) or the IP packet from its header on (`Fate.FRAGMENT`); `cut` says that bytes were not captured.
+    `time` ns; IP addresses as text; `payload` is the UDP payload (`Fate.TEXT`, `Fate.ZRTP`, `Fate.RTCP`), the TCP
+    segment with its header (`Fate.TCP`) or the IP packet from its header on (`Fate.FRAGMENT`); `cut` says that bytes
+    were not captured.
     """
 
     time: int
@@ -120,7 +151,9 @@ class SlowPacket:
 class Datagrams:
     """What one block held: columns, slow packets and how many frames met which fate.
 
-    `first` and `last` are times in ns; `cut` counts the RTP packets whose payload was captured only in part.
+    `first` and `last` are times in ns; `cut` counts the RTP packets whose payload was captured only in part. `other`
+    are datagrams of no known kind, which only SDP can tell (a fax by T.38): the whole payload, no header, sequence
+    number of their first two bytes.
     """
 
     rtp: RtpColumns
@@ -130,6 +163,14 @@ class Datagrams:
     last: int
     frames: int
     cut: int = 0
+    other: RtpColumns = NO_RTP
+
+    @property
+    def settled(self) -> npt.NDArray[np.int64]:
+        """The fates without those of `other`, which somebody has yet to tell."""
+        fates = self.fates.copy()
+        fates[Fate.OTHER_UDP] -= int(self.other.frames.sum(dtype=np.int64))
+        return fates
 
 
 def tcp_flow_keys(source: Keys, destination: Keys, ports: npt.NDArray[np.uint32]) -> Keys:

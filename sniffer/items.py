@@ -5,7 +5,7 @@ from typing import Any
 
 from ..sip.call import Event
 from .blocks import PacketBlocks
-from .correlator import Tracked
+from .tracked import Tracked
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,15 @@ class Begun:
 @dataclass(frozen=True, slots=True)
 class Spoke:
     """A SIP message of a call, in one IP datagram."""
+
+    number: int
+    time: int
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """An RTCP packet of a call, in one IP datagram."""
 
     number: int
     time: int
@@ -70,7 +79,7 @@ class Over:
     running: bool = False
 
 
-Item = Begun | Spoke | Media | Noted | Forgotten | Over
+Item = Begun | Spoke | Reported | Media | Noted | Forgotten | Over
 
 
 @dataclass(slots=True)

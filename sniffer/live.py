@@ -4,24 +4,27 @@ The engine decides as it does offline; instead of an index of packets it gives o
 the spool files of the calls that own them. What no call owns waits in `Hold`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started, State
-from . import blocks
-from .correlator import FOREVER, SECOND, CallSettings, Claim, Tracked
-from .datagrams import Datagrams, Mask, SlowPacket
-from .early import Early
+from ..sip.call import Answered, Closed, Ended, Event, Revived, Ringing, Started
+from ..sip.link_headers import LINK_HEADERS
+from ..sip.sdp import Format
+from . import blocks, hiding
+from .correlator import CallSettings
+from .datagrams import Datagrams, Fate, Mask, SlowPacket
 from .engine import SLICE, Engine
 from .gate import Gate
 from .hold import BESIDE, Hold, Waiting
-from .items import Begun, Cycle, Forgotten, Media, Noted, Over, Past, Spoke
+from .items import Cycle, Forgotten, Media, Noted, Over, Past
 from .records import Ints, Records
 from .signalling import Heard, Stash
+from .speaking import SpeakingEngine, Spool
+from .tracked import FOREVER, SECOND, Claim, Tracked
 from .visit import Visit
 
 FREE, MIXED = -1, -2
@@ -33,36 +36,21 @@ FORGET_EVERY = SECOND
 
 
 @dataclass(slots=True)
-class _Spool:
-    """What the engine remembers of a call's spool: whether it was begun, and how many frames of media are in it."""
-
-    tracked: Tracked
-    past: Past | None = None
-    begun: bool = False
-    frames: int = 0
-
-
-@dataclass(slots=True)
-class LiveEngine(Engine):
+class LiveEngine(SpeakingEngine):
     """An engine that gives out packets as they come. `links` are the link types of the interfaces, `memory` what media
     without a call may take, in bytes. Beyond `new_calls_per_s` INVITEs are a flood (`gate`): while it lasts a call gets
-    its spool only when somebody answers, or media comes.
+    its spool only when somebody answers, or media comes. With `mask_digits` no key that is pressed is given out.
     """
 
     stash: Stash = field(init=False)
     links: tuple[int, ...] = (1,)
     new_calls_per_s: int = 500
-    gate: Gate = field(init=False)
     hold: Hold = field(init=False)
-    _spools: dict[int, _Spool] = field(init=False, default_factory=dict)
-    _cycle: Cycle = field(init=False, default_factory=Cycle)
     _visit: Visit = field(init=False)
     _route: npt.NDArray[np.int64] = field(init=False)
     _dirty: set[int] = field(init=False, default_factory=set)
     _known: dict[int, dict[int, tuple[Claim, int]]] = field(init=False, default_factory=dict)
-    _past: Past | None = field(init=False, default=None)
     _latest: int = field(init=False, default=0)
-    _early: Early = field(init=False, default_factory=Early)
     _forgot: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -87,6 +75,7 @@ class LiveEngine(Engine):
 
     def idle(self, now: int) -> Cycle:
         """Nothing came up to `now` (ns): let time pass."""
+        self._catch_up()
         if now > self._now:
             self._now = now
             self.correlator.advance(now)
@@ -94,8 +83,8 @@ class LiveEngine(Engine):
         return self._finished_cycle()
 
     def resume(self, history: Iterable[tuple[Past, Heard | SlowPacket]]) -> Cycle:
-        """Hear again, in the order of time, what was said (SIP, or ZRTP as a packet) in calls that ran when an earlier
-        run ended.
+        """Hear again, in the order of time, what was said (SIP, or ZRTP and DTLS as packets) in calls that ran when an
+        earlier run ended.
 
         Their spools begin when something more comes of them.
         """
@@ -103,11 +92,21 @@ class LiveEngine(Engine):
             self._past = past
             if isinstance(heard, Heard):
                 self._hear(heard)
+            elif heard.fate is Fate.DTLS:
+                self._shook_hands(heard)
             else:
                 self._secured(heard)
             self._now = max(self._now, heard.time)
         self._past = None
         return self._finished_cycle()
+
+    def recall_tls(self, told: Iterable[Mapping[str, Any]]) -> int:
+        """Go on with TLS connections that an earlier run followed; return how many that are."""
+        return self._signalling.recall_tls(told)
+
+    def remember_tls(self) -> list[dict[str, Any]]:
+        """Return what another run has to know of the TLS connections that carry SIP: JSON, without secrets."""
+        return self._signalling.tls.remember()
 
     def stop(self) -> Cycle:
         """Capture stops: give out all open calls as running, and close the books."""
@@ -120,8 +119,15 @@ class LiveEngine(Engine):
         self.account.packet("not_a_call", "RTP of no call", self.hold.finish())
         return self._finished_cycle()
 
-    def reconfigure(self, settings: CallSettings, sip_ports: frozenset[int], new_calls_per_s: int) -> None:
+    def reconfigure(
+        self,
+        settings: CallSettings,
+        sip_ports: frozenset[int],
+        new_calls_per_s: int,
+        link_headers: tuple[str, ...] = LINK_HEADERS,
+    ) -> None:
         """Go on with other settings, from the next visit on."""
+        self.correlator.dialogs.link_headers = link_headers
         self.settings = settings
         self.correlator.reconfigure(settings)
         self.columns.listen_on(sip_ports)
@@ -150,50 +156,12 @@ class LiveEngine(Engine):
         self._visit.end()
         return done
 
-    # -- signalling ----------------------------------------------------------------------------------------------------
-
-    def _hear(self, heard: Heard) -> None:
-        Engine._hear(self, heard)
-        call = self.correlator.dialogs.call_of(heard.message)
-        spool = self._spools.get(call.number) if call is not None else None
-        if spool is None or call is None:
-            return
-        packet = blocks.datagram(heard.source, heard.destination, heard.message.raw)
-        spoke = Spoke(call.number, heard.time, packet)
-        doubtful = (call.state is State.CALLING or call.joined_late) and self.gate.flooded(heard.time)
-        if self._past is not None or (doubtful and not spool.begun):
-            self._early.keep(spoke, anyway=self._past is not None)
-        else:
-            self._begin(spool, heard.time)
-            self._cycle.items.append(spoke)
-
-    def _secured(self, packet: SlowPacket) -> list[Tracked]:
-        """The end of a ZRTP handshake belongs into the spool: it tells when sound ends and cipher begins."""
-        found = Engine._secured(self, packet)
-        ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
-        for tracked in found:
-            spool = self._spools.get(tracked.call.number)
-            if spool is None:
-                continue
-            spoke = Spoke(tracked.call.number, packet.time, blocks.datagram(*ends, packet.payload))
-            if spool.begun:
-                self._cycle.items.append(spoke)
-            else:
-                self._early.keep(spoke, anyway=self._past is not None)
-        return found
-
-    def _begin(self, spool: _Spool, time: int) -> None:
-        """Begin the spool of a call with what it said so far."""
-        if spool.begun:
-            return
-        spool.begun = True
-        self._cycle.items.append(Begun(spool.tracked, time, spool.past))
-        self._cycle.items += self._early.take(spool.tracked.call.number)
+    # -- calls ---------------------------------------------------------------------------------------------------------
 
     def _observe(self, tracked: Tracked, event: Event) -> None:
         number = event.call.number
         if isinstance(event, Started):
-            self._spools[number] = _Spool(tracked, self._past)
+            self._spools[number] = Spool(tracked, self._past)
         elif isinstance(event, Ended | Revived | Closed):
             self._dirty.update(claim.stream for claim in tracked.claims)
         if self._past is None and isinstance(event, Started | Ringing | Answered | Ended | Revived | Closed):
@@ -210,6 +178,8 @@ class LiveEngine(Engine):
         rtp, numbers = self._admitted(block.rtp, numbers)
         if len(rtp) == 0:
             return
+        if self.mask_digits:
+            self._visit.hide(rtp, hiding.events(rtp, numbers, self._formats))
         owners, rows, copies = self._owners_of(rtp.time, numbers)
         for records, here, frame in self._visit.frames(rtp):
             mine = here[rows]
@@ -221,6 +191,11 @@ class LiveEngine(Engine):
         given[rows] = True
         self.account.packet("kept", "handed to calls", int(rtp.frames[given].sum(dtype=np.int64)))
         self._latest = max(self._latest, int(rtp.time[-1]))
+
+    def _formats(self, stream: int) -> list[Mapping[int, Format]]:
+        """Return all that was said of a stream's payload types by the calls that have it."""
+        claims = self.correlator.holders(stream)
+        return [known for claim in claims for _, known in claim.tracked.formats(claim.sender)]
 
     def _owners_of(self, time: Ints, numbers: npt.NDArray[np.int32]) -> tuple[Ints, Ints, npt.NDArray[np.uint8]]:
         """Return who gets which row: owners (call numbers) and rows, a row as often as it has owners; and of each row
@@ -307,6 +282,8 @@ class LiveEngine(Engine):
         """Tell the calls that hold a stream what changed: `before` are the claims known so far, and their ends."""
         new = [claim for claim in claims if id(claim) not in before]
         regained = min((self._fetch(stream, claim) for claim in new), default=FOREVER)
+        for claim in new:
+            self._tell_agreements(stream, claim)
         for claim, until in before.values():
             if claim.until < until and claim.tracked.closed:
                 for other in claims:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .datagrams import Datagrams, join
+from .datagrams import Datagrams, in_time, join
 
 
 @dataclass(slots=True)
@@ -73,24 +73,37 @@ class _Head:
     def until(self, horizon: int) -> Datagrams:
         """Cut off and return what is not later than the horizon. Frames are counted with the first piece."""
         block = self.block
-        early = block.rtp.time <= horizon
+        early, other_early = block.rtp.time <= horizon, block.other.time <= horizon
         slow = [packet for packet in block.slow if packet.time <= horizon]
         piece = Datagrams(
-            block.rtp.take(early), slow, block.fates, block.first, min(block.last, horizon), block.frames, block.cut
+            block.rtp.take(early),
+            slow,
+            block.fates,
+            block.first,
+            min(block.last, horizon),
+            block.frames,
+            block.cut,
+            block.other.take(other_early),
         )
         later = [packet for packet in block.slow if packet.time > horizon]
         nothing = np.zeros_like(block.fates)
-        self.block = Datagrams(block.rtp.take(~early), later, nothing, min(horizon + 1, block.last), block.last, 0)
+        self.block = Datagrams(
+            block.rtp.take(~early),
+            later,
+            nothing,
+            min(horizon + 1, block.last),
+            block.last,
+            0,
+            other=block.other.take(~other_early),
+        )
         return piece
 
 
 def _combine(pieces: list[Datagrams]) -> Datagrams:
-    rtp = join([piece.rtp for piece in pieces if len(piece.rtp)])
-    if len(rtp):
-        rtp = rtp.take(np.argsort(rtp.time, kind="stable"))
+    rtp = in_time(join([piece.rtp for piece in pieces if len(piece.rtp)]))
+    other = in_time(join([piece.other for piece in pieces if len(piece.other)]))
     slow = sorted((packet for piece in pieces for packet in piece.slow), key=lambda packet: packet.time)
     fates = np.sum([piece.fates for piece in pieces], axis=0)
     first, last = min(piece.first for piece in pieces), max(piece.last for piece in pieces)
-    return Datagrams(
-        rtp, slow, fates, first, last, sum(piece.frames for piece in pieces), sum(piece.cut for piece in pieces)
-    )
+    frames, cut = sum(piece.frames for piece in pieces), sum(piece.cut for piece in pieces)
+    return Datagrams(rtp, slow, fates, first, last, frames, cut, other)

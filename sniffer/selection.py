@@ -1,7 +1,7 @@
 """Which of a call's streams are its sound: one of each party at any time. Pure.
 
 A relay shows the same packets twice; the ones closest to their sender are recorded, the copies counted. Of a forked
-call the fork that answered is heard; before the answer, the first one with media.
+call the fork that answered is heard; before the answer, the first one with media, and once that is silent, the next.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,20 @@ import numpy.typing as npt
 from ..sip.dialog import Call, Party
 from ..sip.sdp import Format
 from .bindings import EndpointKey, Source
-from .correlator import Claim, Tracked
+from .dtls import Agreement
 from .keyring import Keyring
+from .reports import Reports
 from .rows import Rows
+from .tls.secrets import Secrets
+from .tracked import FOREVER, Claim, Tracked
 
 Mask = npt.NDArray[np.bool_]
+FAX = "image"
+"""The kind of a track that is no RTP: ITU-T T.38 calls its m-line so (RFC 3362)."""
+
+
+TURN = 200_000_000
+"""How long a fork must have been silent, in ns, before one that has spoken meanwhile is heard in its place."""
 
 
 class Use(Enum):
@@ -33,7 +42,8 @@ class Use(Enum):
 @dataclass(slots=True)
 class Track:
     """One stream's part in a call. `fresh` marks the rows no other call took before; `clear_until` is when SRTP took
-    over (ns, None: never); `formats` is what payload types mean, each map with the time it holds from (ns).
+    over (ns, None: never); `formats` is what payload types mean, each map with the time it holds from (ns); `forks` are
+    the To-tags of the phones that may have sent it.
     """
 
     claim: Claim
@@ -47,6 +57,12 @@ class Track:
     formats: list[tuple[int, Mapping[int, Format]]]
     clear_until: int | None = None
     use: Use = Use.SOUND
+    forks: frozenset[str] = frozenset()
+
+    @property
+    def is_rtp(self) -> bool:
+        """Whether its packets have headers of RTP: those of a fax in UDPTL have none."""
+        return bool(self.rows["head"].any()) if len(self.rows) else True
 
     @property
     def standing(self) -> int:
@@ -82,8 +98,8 @@ PLAIN = Circumstances()
 
 @dataclass(slots=True)
 class Srtp:
-    """How much of a party's sound was SRTP: the `suites` in use, packets that were `authenticated` and decrypted, that
-    `failed` authentication, and of streams that no key fits (`no_key`).
+    """How much of a party's sound was SRTP: the `suites` in use, as people read them, packets that were `authenticated`
+    and decrypted, that `failed` authentication, and of streams that no key fits (`no_key`).
     """
 
     suites: list[str] = field(default_factory=list)
@@ -95,14 +111,17 @@ class Srtp:
 @dataclass(slots=True)
 class EndedCall:
     """A call that nothing more can happen to, with all its packets' rows, and the `keys` that were told in it; `srtp`
-    says what was decrypted.
+    says what was decrypted, `reports` what RTCP said.
     """
 
     tracked: Tracked
     tracks: list[Track]
     circumstances: Circumstances = PLAIN
     keys: Keyring = field(default_factory=Keyring)
+    agreements: list[Agreement] = field(default_factory=list)
+    secrets: Secrets | None = field(default=None, repr=False)
     srtp: dict[Party, Srtp] = field(default_factory=dict)
+    reports: Reports = field(default_factory=Reports)
 
     @property
     def started(self) -> int:
@@ -204,24 +223,39 @@ def _split_forks(ended: EndedCall) -> list[Track]:
     tracks = ended.tracks
     callee = [track for track in tracks if track.sender is Party.CALLEE and track.use is Use.SOUND]
     tags = {id(track): ended.tracked.tags.get(track.source, {""}) for track in callee}
+    for track in tracks:
+        if track.sender is Party.CALLEE:
+            track.forks = frozenset(ended.tracked.tags.get(track.source, ()))
     if not tags or len(set().union(*tags.values())) < 2:
         return tracks
     answered, answered_tag = ended.call.answered, ended.call.answered_tag
-    first = min(callee, key=lambda track: int(track.rows["time"][0]))
-    early = tags[id(first)]
+    early = _heard_early(callee, tags, FOREVER if answered is None else answered)
     result = [track for track in tracks if id(track) not in tags]
     for track in callee:
-        own = tags[id(track)]
-        is_early = bool(own & early)
-        is_late = answered_tag is None or answered_tag in own or own == {""}
-        if answered is None or is_early == is_late:
-            track.use = Use.SOUND if is_early else Use.OTHER_FORK
-            result.append(track)
-            continue
-        before = track.rows["time"] < answered
-        result += _part(track, before, Use.SOUND if is_early else Use.OTHER_FORK)
-        result += _part(track, ~before, Use.SOUND if is_late else Use.OTHER_FORK)
+        own, heard = tags[id(track)], early[id(track)]
+        if answered is not None and (answered_tag is None or answered_tag in own or own == {""}):
+            heard = heard | (track.rows["time"] >= answered)
+        result += _part(track, heard, Use.SOUND) + _part(track, ~heard, Use.OTHER_FORK)
     return result
+
+
+def _heard_early(callee: list[Track], tags: Mapping[int, set[str]], answered: int) -> dict[int, Mask]:
+    """Return which packets of forks are heard before the answer: the first one's, and when that has fallen silent, as
+    where phones are rung one after the other, the next one's.
+    """
+    heard: dict[int, Mask] = {}
+    current: set[str] = set()
+    silent = 0
+    for track in sorted(callee, key=lambda one: int(one.rows["time"][0])):
+        time, own = track.rows["time"], tags[id(track)]
+        mask = time < answered
+        if current and not own & current:
+            mask &= time > silent + (TURN if time[0] <= silent else 0)
+        if mask.any():
+            current = own & current or own
+            silent = max(silent, int(time[mask][-1]))
+        heard[id(track)] = mask
+    return heard
 
 
 def _part(track: Track, mask: Mask, use: Use) -> list[Track]:
@@ -240,5 +274,6 @@ def _part(track: Track, mask: Mask, use: Use) -> list[Track]:
             track.formats,
             track.clear_until,
             use,
+            track.forks,
         )
     ]

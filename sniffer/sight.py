@@ -78,7 +78,7 @@ class SightColumns(Columns):
 
 class _SightBlock(WatchedBlock):
     def __init__(self, records: Records, columns: SightColumns) -> None:
-        super().__init__(records, columns.book, columns.sip_ports, columns.tcp_flows, columns.seen)
+        super().__init__(records, columns, columns.seen)
         count = len(records)
         self.own = np.array(sorted(columns.own), dtype=np.int64)
         self.sight = columns.sight if records.position else Sight()

@@ -1,25 +1,32 @@
 """The slow path: SIP messages out of datagrams, fragments and TCP streams. No I/O."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..sip.message import Framer, Message, SipError, looks_like_sip, may_begin_sip, parse
+from ..sip.framing import AnyFramer, framer_for, may_begin
+from ..sip.message import Message, SipError, looks_like_sip, parse
+from ..sip.websocket import WebSocketFramer
 from .account import Account
 from .addresses import address_key
 from .columns import Columns
-from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket, join, tcp_flow_keys
+from .datagrams import Datagrams, Fate, RtpColumns, SlowPacket, in_time, join, tcp_flow_keys
 from .gate import Gate
 from .reassembly import Connection, Fragments, Stretch, TcpStreams, Whole
 from .records import PADDING, Records
+from .tls.secrets import Secrets
+from .tls.streams import Said, TlsStreams
 
 Endpoint = tuple[str, int]
 Stash = Callable[[bytes], int]
 """Stores bytes that lie nowhere in the input in one piece; returns the position they can be fetched from."""
 
 MAX_FRAMERS = 8192
+_OVER_WEB = {"TCP": "WS", "TLS": "WSS"}
+"""SIP over WebSocket (RFC 7118), by what carries that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,7 @@ class Joiner:
             return block
         slow: list[SlowPacket] = []
         rtp: list[RtpColumns] = [block.rtp]
+        other: list[RtpColumns] = [block.other]
         for packet in block.slow:
             if packet.fate is not Fate.FRAGMENT:
                 slow.append(packet)
@@ -59,26 +67,30 @@ class Joiner:
                 inner = self._read(whole, packet.time)
                 slow += inner.slow
                 rtp.append(inner.rtp)
+                other.append(inner.other)
         self._count()
-        columns = join([part for part in rtp if len(part)])
-        if len(rtp) > 1 and len(columns):
-            columns = columns.take(np.argsort(columns.time, kind="stable"))
-        return Datagrams(columns, slow, block.fates, block.first, block.last, block.frames, block.cut)
+        columns, others = (in_time(join([part for part in parts if len(part)])) for parts in (rtp, other))
+        return Datagrams(columns, slow, block.fates, block.first, block.last, block.frames, block.cut, others)
 
     def _read(self, whole: Whole, time: int) -> Datagrams:
         data = np.frombuffer(whole.packet + bytes(PADDING), dtype=np.uint8)
         size = np.array([len(whole.packet)], dtype=np.int64)
         start, when = np.zeros(1, dtype=np.int64), np.array([time], dtype=np.int64)
         inner = self._columns.read(Records(data, start, size, size, when, np.array([101], dtype=np.uint16), 0))
-        self._account.fates(inner.fates * whole.frames)
+        self._account.fates(inner.settled * whole.frames)
         for packet in inner.slow:
             if packet.fate is Fate.FRAGMENT:
                 self._account.packet("malformed", "fragments in fragments", whole.frames)
-            elif packet.fate is not Fate.ZRTP:  # the message counts for one frame of the datagram, the rest count here
+            elif packet.fate not in (
+                Fate.ZRTP,
+                Fate.RTCP,
+                Fate.DTLS,
+            ):  # the message counts for one frame, the rest count here
                 self._account.packet("signalling", "fragments", whole.frames - 1)
-        if len(inner.rtp):
-            inner.rtp.position[:] += self._stash(whole.packet)
-            inner.rtp.frames[:] = min(whole.frames, 255)
+        for columns in (inner.rtp, inner.other):
+            if len(columns):
+                columns.position[:] += self._stash(whole.packet)
+                columns.frames[:] = min(whole.frames, 255)
         inner.slow = [packet for packet in inner.slow if packet.fate is not Fate.FRAGMENT]
         return inner
 
@@ -107,8 +119,10 @@ class Signalling:
         self._columns = columns
         self._account = account
         self._sip_ports = sip_ports
+        self.tls = TlsStreams(Secrets(), frozenset(), may_begin)
+        self._tls_flows: dict[Connection, int] = {}
         self._streams = TcpStreams()
-        self._framers: OrderedDict[Connection, Framer] = OrderedDict()
+        self._framers: OrderedDict[Connection, AnyFramer] = OrderedDict()
         self._sip_connections: OrderedDict[int, None] = OrderedDict()
         self._told = True
 
@@ -149,20 +163,56 @@ class Signalling:
         if header < 20 or header > len(packet.payload):
             self._account.packet("malformed", "bad TCP header")
             return
-        known = connection in self._framers
+        known = connection in self._framers or isinstance(self._framers.get(_reverse(connection)), WebSocketFramer)
         stretches = self._streams.add(connection, packet.payload, packet.time)
-        if not known and not any(may_begin_sip(stretch.data) for _, stretch in stretches):
+        if self.tls.knows(connection) or any(self.tls.begins(stretch) for _, stretch in stretches):
+            for way, stretch in stretches:
+                yield from self._said(self.tls.take(way, stretch, packet.time))
+            ours = self.tls.is_signalling(connection)
+            self._account.packet(*(("signalling", "SIP over TLS") if ours else ("not_a_call", "TLS")))
+            return
+        if not known and not any(may_begin(stretch.data) for _, stretch in stretches):
             on_port = not self._sip_ports.isdisjoint((packet.source_port, packet.destination_port))
             self._account.packet(*(("signalling", "SIP over TCP") if on_port else ("not_a_call", "other TCP")))
             return
         self._account.packet("signalling", "SIP over TCP")
         yield from self._over_tcp(stretches, packet.time)
 
-    def _over_tcp(self, stretches: list[tuple[Connection, Stretch]], time: int) -> Iterator[Heard]:
+    def decrypt(self, secrets: Secrets, ports: frozenset[int]) -> None:
+        """Read SIP over TLS too, as far as the secrets go. `ports` are those on which it is to be expected."""
+        self.tls = TlsStreams(secrets, ports, may_begin)
+        self._columns.follow_tls(secrets, ports)
+
+    def recall_tls(self, told: Iterable[Mapping[str, Any]]) -> int:
+        """Go on with TLS connections of an earlier run (`TlsStreams.remember`); return how many that are."""
+        count = self.tls.recall(told)
+        self.tell_columns()
+        return count
+
+    def _said(self, said: Iterable[Said]) -> Iterator[Heard]:
+        """Yield the messages in what was decrypted."""
+        for one in said:
+            yield from self._over_tcp([(one.connection, one.stretch)], one.time, "TLS")
+
+    def catch_up(self, now: int) -> Iterator[Heard]:
+        """Yield the messages for which keys came since, each with the time (ns) at which it crossed the wire."""
+        yield from self._said(self.tls.catch_up(now))
+        self._note_tls()
+
+    def _note_tls(self) -> None:
+        for kind, count in self.tls.counts.items():
+            self._account.notes[f"SIP over TLS: {kind}"] += count
+        self.tls.counts.clear()
+
+    def _over_tcp(
+        self, stretches: list[tuple[Connection, Stretch]], time: int, transport: str = "TCP"
+    ) -> Iterator[Heard]:
         for connection, stretch in stretches:
             for message in self._frame(connection, stretch):
                 if self.gate is None or self.gate.admits(message.raw, time):
-                    yield Heard(message, time, connection[:2], connection[2:], "TCP")
+                    web = isinstance(self._framers[connection], WebSocketFramer)
+                    over = _OVER_WEB[transport] if web else transport
+                    yield Heard(message, time, connection[:2], connection[2:], over)
                 else:
                     self._account.notes["SIP over TCP: flood"] += 1
 
@@ -171,7 +221,7 @@ class Signalling:
         if framer is None:
             if len(self._framers) >= MAX_FRAMERS:
                 self._framers.popitem(last=False)
-            framer = self._framers[connection] = Framer()
+            framer = self._framers[connection] = framer_for(stretch.data, self._framers.get(_reverse(connection)))
             self._remember(connection)
         self._framers.move_to_end(connection)
         if stretch.gap:
@@ -184,25 +234,48 @@ class Signalling:
 
     def _remember(self, connection: Connection) -> None:
         """Note that this connection carries SIP, whatever its ports."""
-        source, source_port, destination, destination_port = connection
-        keys = address_key(source), address_key(destination)
-        if None in keys:
+        flow = _flow(connection)
+        if flow is None:
             return
-        ports = np.array([source_port << 16 | destination_port], dtype=np.uint32)
-        flow = tcp_flow_keys(np.array([keys[0]], dtype=np.uint64), np.array([keys[1]], dtype=np.uint64), ports)
         if len(self._sip_connections) >= MAX_FRAMERS:
             self._sip_connections.popitem(last=False)
-        self._sip_connections[int(flow[0])] = None
+        self._sip_connections[flow] = None
         self._told = False
 
     def tell_columns(self) -> None:
         """Have the columns know the connections that carry SIP, from the next block on."""
-        if not self._told:
-            self._told = True
-            self._columns.tcp_flows = np.array(list(self._sip_connections), dtype=np.uint64)
+        if self._told and not self.tls.flows_changed:
+            return
+        if self.tls.flows_changed:
+            known, self._tls_flows = self._tls_flows, {}
+            for connection in self.tls.flows():
+                self._tls_flows[connection] = known.get(connection) or _flow(connection) or 0
+        self._told, self.tls.flows_changed = True, False
+        self._columns.tcp_flows = np.array([*self._sip_connections, *self._tls_flows.values()], dtype=np.uint64)
 
     def finish(self, now: int) -> Iterator[Heard]:
         """Yield the messages that waited behind holes in TCP streams, and note the holes."""
-        yield from self._over_tcp(self._streams.finish(), now)
+        for connection, stretch in self._streams.finish():
+            if self.tls.knows(connection):
+                yield from self._said(self.tls.take(connection, stretch, now))
+            else:
+                yield from self._over_tcp([(connection, stretch)], now)
+        self.tls.finish()
+        self._note_tls()
         if self._streams.lost:
             self._account.notes["holes in SIP over TCP"] += self._streams.lost
+
+
+def _reverse(connection: Connection) -> Connection:
+    return connection[2], connection[3], connection[0], connection[1]
+
+
+def _flow(connection: Connection) -> int | None:
+    """Return what columns know a connection by, either direction; None if its addresses make no sense."""
+    source, source_port, destination, destination_port = connection
+    keys = address_key(source), address_key(destination)
+    if None in keys:
+        return None
+    ports = np.array([source_port << 16 | destination_port], dtype=np.uint32)
+    flow = tcp_flow_keys(np.array([keys[0]], dtype=np.uint64), np.array([keys[1]], dtype=np.uint64), ports)
+    return int(flow[0])

@@ -31,11 +31,13 @@ STREAM = np.dtype(
         ("last", "i8"),
         ("packets", "i8"),
         ("kind", "u1"),
+        ("sequence", "u2"),
+        ("stamp", "u4"),
         ("live", "?"),
     ]
 )
 """One row a stream: address keys, ports (source << 16 | destination), SSRC, first and last packet (ns), packets seen,
-the first packet's marker and payload type, and whether the number is in use."""
+the first packet's marker and payload type, sequence number and time stamp, and whether the number is in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,22 @@ class StreamTable:
         self._free: list[int] = []
         self._resize(4096)
 
-    def look_up(self, rtp: RtpColumns) -> Lookup:
-        """Number the rows, and start the streams not seen before. Tell `note` when the rows have been dealt with."""
-        hashes = _hashes(rtp)
+    def look_up(self, rtp: RtpColumns, *, other: bool = False) -> Lookup:
+        """Number the rows, and start the streams not seen before. Tell `note` when the rows have been dealt with.
+
+        Rows that are no RTP are `other` streams than any RTP, whatever the SSRC.
+        """
+        hashes = _others(_hashes(rtp)) if other else _hashes(rtp)
         numbers = self._find(hashes)
         missing = np.nonzero(numbers < 0)[0]
         new: list[int] = []
         if len(missing):
             new = self._start(rtp, hashes, numbers, missing)
         return Lookup(numbers, new)
+
+    def known(self, rtp: RtpColumns, *, other: bool = False) -> npt.NDArray[np.int32]:
+        """Return the numbers of rows whose streams are there already, -1 for all others."""
+        return self._find(_others(_hashes(rtp)) if other else _hashes(rtp))
 
     def note(self, rtp: RtpColumns, numbers: npt.NDArray[np.int32]) -> None:
         """Note when each stream was last seen, and count its packets."""
@@ -110,7 +119,7 @@ class StreamTable:
         assigned[order] = new
         first = missing[index[order]]
         rows = self.rows
-        for name in ("source", "destination", "ports", "ssrc", "kind"):
+        for name in ("source", "destination", "ports", "ssrc", "kind", "sequence", "stamp"):
             rows[name][new] = getattr(rtp, name)[first]
         rows["hash"][new] = hashes[first]
         rows["first"][new] = rows["last"][new] = rtp.time[first]
@@ -163,6 +172,12 @@ class StreamTable:
         to_it = (rows["destination"] == key) & (rows["ports"] & np.uint32(0xFFFF) == port)
         return np.nonzero((from_it | to_it) & rows["live"])[0].tolist()
 
+    def ends(self, stream: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return a stream's source and destination: address key and port of each."""
+        row = self.rows[stream]
+        ports = int(row["ports"])
+        return (int(row["source"]), ports >> 16), (int(row["destination"]), ports & 0xFFFF)
+
     def flow(self, stream: int, book: AddressBook) -> list[Any]:
         """Return what names a stream outside this process: source, port, destination, port, SSRC."""
         row = self.rows[stream]
@@ -183,6 +198,12 @@ class StreamTable:
         """Return the live streams whose last packet is older than `before` (ns)."""
         rows = self.rows[: self.count]
         return np.nonzero(rows["live"] & (rows["last"] < before))[0]
+
+
+def _others(hashes: Keys) -> Keys:
+    """Return the hashes of streams that are no RTP, of those that RTP of the same fields has."""
+    result: Keys = (hashes ^ _SEEDS[3]) | np.uint64(1)
+    return result
 
 
 def _hashes(rtp: RtpColumns) -> Keys:

@@ -1,11 +1,12 @@
 """The frames of one visit to the ring, and where each datagram's frame is. Pure."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from . import blocks
+from . import blocks, hiding
 from .blocks import RAW_IP, PacketBlocks
 from .datagrams import Mask, RtpColumns
 from .records import PADDING, Ints, Records
@@ -36,6 +37,17 @@ class Visit:
     def end(self) -> None:
         """Forget what was put together: all of it has been taken."""
         self._whole.clear()
+
+    def hide(self, rtp: RtpColumns, rows: Ints) -> None:
+        """Take the numbers out of the events at these rows, wherever they lie: in the ring's memory itself."""
+        whole = rtp.position[rows] >= _WHOLE
+        for row in rows[whole].tolist():
+            number, place = divmod(int(rtp.position[row]) - _WHOLE, _STEP)
+            self._whole[number] = hiding.hidden(self._whole[number], place, int(rtp.head[row]))
+        rows = rows[~whole]
+        if len(rows) and not self.records.data.flags.writeable:
+            self.records = replace(self.records, data=self.records.data.copy())
+        hiding.hide(self.records.data, rtp.position[rows] - self.records.position, rtp.head[rows].astype(np.int64))
 
     def frames(self, rtp: RtpColumns) -> Iterator[tuple[Records, Mask, Ints]]:
         """Yield where datagrams lie: in which records, the mask of those that do, and the frame of each."""

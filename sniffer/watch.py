@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from ..rtp.timeline import MAX_DROPOUT, MAX_MISORDER
 from ..sip.sdp import STATIC_FORMATS
@@ -228,16 +227,14 @@ class WatchedColumns(Columns):
             first, last = int(records.time.min()), int(records.time.max())
             seen.first = first if seen.first is None else min(seen.first, first)
             seen.last = last if seen.last is None else max(seen.last, last)
-        return WatchedBlock(records, self.book, self.sip_ports, self.tcp_flows, self.seen).datagrams()
+        return WatchedBlock(records, self, self.seen).datagrams()
 
 
 class WatchedBlock(Block):
     """One block, whose connections are noted in `seen`."""
 
-    def __init__(
-        self, records: Records, book: AddressBook, sip_ports: Ints, tcp_flows: npt.NDArray[np.uint64], seen: Seen
-    ) -> None:
-        super().__init__(records, book, sip_ports, tcp_flows)
+    def __init__(self, records: Records, columns: Columns, seen: Seen) -> None:
+        super().__init__(records, columns.book, columns.sip_ports, columns.tcp_flows, columns.tls_ports)
         self.seen = seen
 
     def tcp(self, part: Part) -> None:

@@ -90,7 +90,38 @@ ADVICE: dict[str, Advice] = {
         (INSTALLER, ADMIN),
         "Calls were encrypted, and the recorder does not know the key: there is no recording of them.",
         "All other calls. These stand in the log, without sound.",
-        "Have the peer tell its keys in plain SIP (SDES), or mirror a port where the sound is in the clear.",
+        "Give it a key log (tls.key_log), have the peer tell its keys in the SDP, or mirror a port in the clear.",
+    ),
+    "KEY_LOG": Advice(
+        (INSTALLER, ADMIN),
+        "The file with the keys of encrypted connections cannot be read, or everybody can read it.",
+        "All calls whose signalling is in the clear.",
+        "The text says what is wrong: most often the file is not there, or its rights are too narrow or too wide.",
+    ),
+    "ONE_WAY_SOUND": Advice(
+        (INSTALLER, ADMIN),
+        "In several calls only one side is heard.",
+        "All that was on the mirror port is in the recordings.",
+        "If both sides hear each other, the mirror port shows one direction only: mirror both (rx and tx) of the port. "
+        "If they do not, it is the network: most often a firewall, or NAT.",
+    ),
+    "NO_SOUND": Advice(
+        (INSTALLER, ADMIN),
+        "In several calls there is only silence from both sides.",
+        "All that was on the mirror port is in the recordings.",
+        "Listen to one, and ask who called: phones that are muted, or a device between them that sends nothing.",
+    ),
+    "SAME_SOUND": Advice(
+        (INSTALLER, ADMIN),
+        "In several calls both sides are the same sound.",
+        "All that was on the mirror port is in the recordings; the other side may be missing.",
+        "One direction is mirrored twice, or calls come back in a loop: look at the mirror session, and at the PBX.",
+    ),
+    "CLIPPING": Advice(
+        (ADMIN,),
+        "In several calls a side is so loud that its sound is clipped.",
+        "Everything; what is clipped was so on the wire.",
+        "Turn down the gain of the phone, headset or gateway that the text names.",
     ),
     "KEY_LOCKED": Advice(
         (ADMIN, INSTALLER),

@@ -1,16 +1,20 @@
 """The lines of a recording's info file, from the plan. docs/info-file.md documents the keys. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ..rtp.codecs import by_the_book
 from ..rtp.decoder import library
-from ..rtp.emodel import burst_ratio, score
 from ..sip.dialog import Party
 from ..sniffer.addresses import AddressBook
-from ..sniffer.selection import Track, Use
+from ..sniffer.selection import FAX, Track, Use
+from . import shapes
+from .hearing import described, faults
 from .localtime import Zone
 from .plan import Plan, gaps
-from .side import WINDOW_NS, Side
+from .presses import Press
+from .quality import flags, quality_lines
+from .side import Side
 
 Pairs = list[tuple[str, str]]
 MAX_LIST = 200
@@ -37,16 +41,6 @@ class Recorder:
         return f"instance={self.instance} version={self.version} host={self.host} source={self.source}"
 
 
-@dataclass(frozen=True, slots=True)
-class Press:
-    """A key pressed: when (ns), by whom, which, and by what means (`RFC 4733` or `INFO`)."""
-
-    time: int
-    party: Party
-    digit: str
-    means: str
-
-
 def codec_text(plan: Plan) -> str:
     """Return the codecs of the call: one if both sides agree, else each side's."""
     caller, callee = (plan.sides[party].codecs for party in Party)
@@ -63,14 +57,14 @@ def pairs(
     zone: Zone,
     recorder: Recorder,
     presses: list[Press],
-    related: Iterable[str],
+    related: Mapping[str, str],
     kept: str = "",
     notes: Iterable[str],
     book: AddressBook,
     seal: Iterable[tuple[str, str]] = (),
 ) -> Pairs:
     """Return the info file's lines in their documented order; `seal` are those of a recording that is sealed,
-    `kept` names its file of kept packets."""
+    `kept` names its file of kept packets, `related` says what the calls that belong to it are to it."""
     call = plan.ended.call
     end = call.ended if call.ended is not None else plan.last
     lines: Pairs = [
@@ -90,6 +84,8 @@ def pairs(
     ]
     lines += [("Asserted", f"{one.name} {one.number}".strip()) for one in call.asserted]
     lines += [("Diversion", number) for number in call.diversion]
+    if call.referred_by:
+        lines.append(("ReferredBy", call.referred_by))
     lines += [
         ("Answered", zone.iso(call.answered) if call.answered is not None else "no"),
         ("EndReason", call.end_reason),
@@ -100,11 +96,18 @@ def pairs(
     lines.append(("Channels", "left=caller right=callee"))
     for party in Party:
         lines += _side_lines(plan, party, book)
+    lines += [("SoundFault", f"{code}: {text}") for code, text in faults(plan)]
     lines += [("Digits", "".join(press.digit for press in presses if len(press.digit) == 1))]
     lines += _listed("Digit", [_press_text(press, plan, zone) for press in presses])
-    lines += _listed("Hold", list(_holds(plan, zone)))
+    lines += _masking(plan, kept)
+    lines += _listed("Hold", list(shapes.holds(plan, zone)))
     lines += _listed("OtherMedia", list(_other_media(plan, zone)))
-    lines += [("RelatedCalls", ", ".join(related))]
+    lines += _listed("Fork", list(shapes.forks(plan, zone)))
+    lines += _listed("Forwarded", list(shapes.forwards(plan, zone)))
+    lines += _listed("Transfer", list(shapes.transfers(plan, zone)))
+    lines += shapes.took_over(plan)
+    lines += shapes.relations(related)
+    lines += [("RecordingSession", person) for person in call.siprec]
     lines += _circumstances(plan, zone)
     lines += seal
     lines += [("Note", note) for note in notes]
@@ -115,14 +118,16 @@ def pairs(
 def _encryption(plan: Plan) -> Pairs:
     """What the sound was encrypted with."""
     suites = dict.fromkeys(suite for srtp in plan.ended.srtp.values() for suite in srtp.suites)
-    return [("Encrypted", "SRTP " + ", ".join(f"{suite} (SDES)" for suite in suites))] if suites else []
+    return [("Encrypted", "SRTP " + ", ".join(suites))] if suites else []
 
 
 def _decoding(plan: Plan, kept: str) -> Pairs:
     """How sound came about that is not stored as it crossed the wire."""
     if not plan.decoded:
         return []
-    how = f"to 16-bit PCM at {plan.rate} Hz by {library()}; the packets as they crossed the wire are in {kept}"
+    own = {one.name for party in Party for one in plan.heard(party) if by_the_book(one) == one}
+    whose = library() + "".join(f", {name} by the Recommendation itself" for name in sorted(own))
+    how = f"to 16-bit PCM at {plan.rate} Hz by {whose}; the packets as they crossed the wire are in {kept}"
     lines: Pairs = [("Decoded", how)]
     for party in Party:
         rates = sorted({one.rate for one in plan.heard(party)} - {plan.rate})
@@ -179,7 +184,8 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
             + (f" recovered={figures.recovered}" if side.redundant else ""),
         )
     ]
-    lines += _quality(side, name)
+    lines += quality_lines(plan, party)
+    lines += [(f"{name}-Sound", text) for text in described(plan, party)]
     srtp = plan.ended.srtp.get(party)
     if srtp is not None:
         lines.append((f"{name}-Srtp", f"authenticated={srtp.authenticated} failed={srtp.failed}"))
@@ -190,25 +196,6 @@ def _side_lines(plan: Plan, party: Party, book: AddressBook) -> Pairs:
         lines.append((f"{name}-Drift", f"{figures.drift_ms:+.1f}ms anchors={figures.anchors}"))
     silent = [f"{start / plan.rate:.3f}+{length / plan.rate:.3f}" for start, length in gaps(side.channel)]
     return lines + _listed(f"{name}-Gap", silent)
-
-
-def _quality(side: Side, name: str) -> Pairs:
-    """How a side's losses sound, as a whole and in each 10 s that have any."""
-    figures = side.figures
-    came, missed = figures.came.total(), figures.missed.total()
-    if not came:
-        return []
-    ratio = burst_ratio(missed, figures.bursts, came + missed)
-    whole = score(side.codecs, 100.0 * missed / (came + missed), ratio)
-    text = f"bursts={figures.bursts} longest={figures.longest} burstratio={ratio:.2f}"
-    lines: Pairs = [(f"{name}-Quality", text + (f" mos={whole:.2f}" if whole is not None else ""))]
-    parts = []
-    for window, lost in sorted(figures.missed.items()):
-        loss = 100.0 * lost / (lost + figures.came[window])
-        mos = score(side.codecs, loss, ratio)
-        start = f"{window * WINDOW_NS / SECOND:+.3f}s"
-        parts.append(f"{start} lost={lost} loss={loss:.2f}%" + (f" mos={mos:.2f}" if mos is not None else ""))
-    return lines + _listed(f"{name}-LossPart", parts)
 
 
 def _path(track: Track, book: AddressBook) -> str:
@@ -228,19 +215,24 @@ def _listed(key: str, entries: list[str]) -> Pairs:
 
 
 def _press_text(press: Press, plan: Plan, zone: Zone) -> str:
-    return (
-        f"{press.digit} by {press.party.value} at {zone.iso(press.time)} ({_offset(press.time, plan)}) by {press.means}"
-    )
+    when = f"{zone.iso(press.time)} ({_offset(press.time, plan)})"
+    return f"{press.digit} by {press.party.value} at {when} by {press.means}" + (", masked" if press.masked else "")
+
+
+def _masking(plan: Plan, kept: str) -> Pairs:
+    """How many keys were masked, if they are."""
+    if plan.masked is None:
+        return []
+    counts = plan.masked.counts()
+    text = f"{counts.total()}"
+    text += ": " + ", ".join(f"{count} by {means}" for means, count in counts.items()) if counts else ""
+    gone = plan.masked.dropped
+    where = f", nor in {kept}" if kept else ""
+    return [("DigitsMasked", text + (f"; {gone} packets with tones are not in the WAV{where}" if gone else ""))]
 
 
 def _offset(time: int, plan: Plan) -> str:
     return f"{(time - plan.reference) / SECOND:+.3f}s"
-
-
-def _holds(plan: Plan, zone: Zone) -> Iterator[str]:
-    for time, party, held in plan.ended.tracked.holds:
-        what = "held" if held else "resumed"
-        yield f"{what} by {party.value} at {zone.iso(time)} ({_offset(time, plan)})"
 
 
 def _other_media(plan: Plan, zone: Zone) -> Iterator[str]:
@@ -256,12 +248,16 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
     """
     for party, side in plan.sides.items():
         yield from _notes_of(party, side, kept)
+    yield from flags(plan)
     yield from _srtp_notes(plan)
     if len(plan.laws) > 1 and not plan.decoded:
         yield f"both G.711 laws occur: the WAV is 16-bit PCM, the payload as it crossed the wire is in {kept}"
     if plan.impossible_s:
         hours = plan.impossible_s // 3600
         yield f"the packets span {hours} hours: the capture's clock was set meanwhile; they are kept in {kept}, no WAV"
+    came = sum(side.figures.received for side in plan.sides.values())
+    if came and not (plan.has_sound or plan.impossible_s or plan.others or any(s.foreign for s in plan.sides.values())):
+        yield f"no WAV: {came} packets came, none with sound: they are comfort noise, or keys"
     if plan.other_forks:
         yield f"{plan.other_forks} packets of forks that did not answer are in {kept}, not in the WAV"
     if plan.ended.circumstances.harm:
@@ -269,6 +265,14 @@ def side_notes(plan: Plan, kept: str) -> Iterator[str]:
     relayed = sum(len(track.rows) for track in plan.ended.tracks if track.use is Use.RELAYED)
     if relayed:
         yield f"{relayed} packets were relayed copies of these, and are not recorded twice"
+
+
+def other_notes(plan: Plan, kept: str = "") -> Iterator[str]:
+    """Yield how much media there was beside sound, and what became of it. `kept` names the file it is in, if it is."""
+    for (party, kind), count in sorted(plan.others.items(), key=lambda item: item[0][1]):
+        what = "a fax by T.38" if kind == FAX else "video" if kind == "video" else "other media"
+        fate = f"kept in {kept}" if plan.keep else "not kept (storage.keep_packets)"
+        yield f"{count} packets of {party.value} are {what}, {fate} and not decoded"
 
 
 def _srtp_notes(plan: Plan) -> Iterator[str]:
@@ -281,7 +285,12 @@ def _srtp_notes(plan: Plan) -> Iterator[str]:
 
 def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:
     for name in side.foreign:
+        if name.partition("/")[0] == "T38":
+            yield f"{party.value}'s packets of T.38 are a fax, not sound: they are kept in {kept}"
+            continue
         yield f"Codec {name} not decoded yet: {party.value}'s packets are kept in {kept}"
+    for text in side.lies:
+        yield f"{party.value}'s {text}"
     if side.redundant:
         yield f"{side.redundant} packets of {party.value} bear copies of others; those as they were are in {kept}"
     for name, count in side.fec.items():
@@ -296,5 +305,3 @@ def _notes_of(party: Party, side: Side, kept: str) -> Iterator[str]:
         yield f"{side.hidden} packets of {party.value} gave way to a stream that began later; they are kept in {kept}"
     if side.figures.mirrored:
         yield f"the mirror showed {side.figures.mirrored} packets of {party.value} twice"
-    if side.figures.loss_percent > 3.0:
-        yield f"Quality: loss {side.figures.loss_percent:.1f}% > 3% from {party.value}"

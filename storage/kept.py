@@ -98,7 +98,7 @@ def _interface(track: Track) -> bytes:
 
 
 def _headers(track: Track, book: AddressBook) -> bytes:
-    """Return the IP and UDP header of a track's packets, lengths and checksums still empty, and the SSRC at the end."""
+    """Return the IP, UDP and, if they have one, RTP header of a track's packets, lengths and checksums still empty."""
     from ipaddress import ip_address
 
     source, destination = (ip_address(book.text(end[0])).packed for end in (track.source, track.destination))
@@ -107,7 +107,7 @@ def _headers(track: Track, book: AddressBook) -> bytes:
         head = struct.pack(">BBHHHBBH", 0x45, 0, 0, 0, 0x4000, 64, 17, 0) + source + destination
     else:
         head = struct.pack(">IHBB", 0x60000000, 0, 17, 64) + source + destination
-    return head + ports + b"\x80" + bytes(7) + struct.pack(">I", track.ssrc)
+    return head + ports + (b"\x80" + bytes(7) + struct.pack(">I", track.ssrc) if track.is_rtp else b"")
 
 
 def _packets(
@@ -139,7 +139,7 @@ def _packets(
             _put_headers(out, start[mine] + 28, head, rows[mine], size[mine])
     payloads.copy(rows["position"].copy(), rows["size"].astype(np.int64), out, start + 28 + head_size)
     for number, head in enumerate(heads):
-        if len(head) == 60:
+        if head[0] >> 4 == 6:
             for index in np.nonzero(owner == number)[0].tolist():  # UDP over IPv6 must have a checksum (RFC 8200)
                 begin = int(start[index]) + 28
                 _checksum_v6(out[begin : begin + int(size[index])])
@@ -157,7 +157,7 @@ def _put_headers(
 ) -> None:
     cells = np.ndarray((len(out) - len(head) + 1,), dtype=f"V{len(head)}", buffer=out, strides=(1,))
     cells[place] = np.frombuffer(head, dtype=f"V{len(head)}")[0]
-    ip = len(head) - 20
+    ip = 20 if head[0] >> 4 == 4 else 40
     udp = size - ip
     if ip == 20:
         _put(out, place + 2, size, ">u2")
@@ -168,6 +168,8 @@ def _put_headers(
     else:
         _put(out, place + 4, udp, ">u2")
     _put(out, place + ip + 4, udp, ">u2")
+    if len(head) == ip + 8:
+        return
     _put(out, place + ip + 9, rows["kind"], ">u1")
     _put(out, place + ip + 10, rows["sequence"], ">u2")
     _put(out, place + ip + 12, rows["stamp"], ">u4")

@@ -14,10 +14,10 @@ from ..sip.dialog import Party
 from ..sip.parties import Identity
 from ..sip.sdp import Format
 from ..sniffer.bindings import Binding, Match, Source
-from ..sniffer.correlator import Claim, Tracked
 from ..sniffer.rows import ROW
 from ..sniffer.selection import EndedCall, Track, Use
 from ..sniffer.sources.payloads import Payloads
+from ..sniffer.tracked import Claim, Tracked
 from .kept import FORMAT
 
 MAX_STREAMS = 10_000
@@ -112,6 +112,8 @@ def _comment(options: bytes) -> dict[str, Any]:
 
 def _packet(data: bytes, begin: int, end: int, base: int, streams: list[_Stream], number: int) -> None:
     stream, high, low, size = struct.unpack_from("<IIII", data, begin)
+    if stream < len(streams) and streams[stream].about.get("use") == Use.OTHER_MEDIA.value:
+        return  # no part of the sound
     packet = begin + 20
     head = _HEAD.get(data[packet] >> 4, 0) if size and packet + size <= end else 0
     if not head or size < head or stream >= len(streams):

@@ -1,7 +1,7 @@
 """What each packet of a stream is, by its payload type and what that meant at its time. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,7 @@ def kinds_of(rows: Rows, track: Track, side: Side, codecs: Codecs) -> npt.NDArra
 
 
 def _kind(number: int, formats: Mapping[int, Format], side: Side, count: int, codecs: Codecs) -> int:
-    named = formats.get(number) or STATIC_FORMATS.get(number)
+    named = _plain(formats.get(number) or STATIC_FORMATS.get(number))
     name = named.name if named is not None else ""
     if named is None or not name:
         return _unnamed(number, side, count)
@@ -121,6 +121,14 @@ def _kind(number: int, formats: Mapping[int, Format], side: Side, count: int, co
     return kind
 
 
+def _plain(named: Format | None) -> Format | None:
+    """Return a format by its registered name, with the rate that its rtpmap left out."""
+    if named is None:
+        return None
+    name = ALIASES.get(named.name, named.name)
+    return replace(named, name=name, rate=named.rate or STATIC_RATES.get(name, 0))
+
+
 def _unnamed(number: int, side: Side, count: int) -> int:
     if number == 19:  # reserved by RFC 3551 because drafts used it for comfort noise
         return Kind.COMFORT
@@ -136,6 +144,18 @@ def codec_name(named: Format) -> str:
     usual = STATIC_RATES.get(named.name)
     return named.name if usual == named.rate else f"{named.name}/{named.rate}"
 
+
+ALIASES = {
+    **dict.fromkeys(("G729A", "G729B", "G729AB", "G.729", "G.729A", "G.729B", "G.729AB"), "G729"),
+    **dict.fromkeys(("G723.1", "G.723.1", "G723-1", "G7231", "G723-53", "G723-63", "G.723"), "G723"),
+    **dict.fromkeys(("G721", "G.721"), "G726-32"),
+    **{f"G.726-{rate}": f"G726-{rate}" for rate in (16, 24, 32, 40)},
+    **{f"X-G726-{rate}": f"G726-{rate}" for rate in (16, 24, 32, 40)},
+    "G.722": "G722",
+    "G.711A": "PCMA",
+    "G.711U": "PCMU",
+}
+"""Names that phones give to codecs, and those that are registered. The letters of G.729 mean the same payload."""
 
 STATIC_RATES = (
     {named.name: named.rate for named in STATIC_FORMATS.values()}
@@ -160,9 +180,9 @@ def add(names: list[str], name: str) -> None:
         names.append(name)
 
 
-def clock_of(track: Track) -> int:
-    """Return the RTP clock of the track's first packet, in Hz."""
-    kind = int(track.rows["kind"][0]) & 0x7F
+def clock_of(track: Track, kind: int | None = None) -> int:
+    """Return the RTP clock of a payload type, of the track's first packet if none is given, in Hz."""
+    kind = (int(track.rows["kind"][0]) if kind is None else kind) & 0x7F
     for _, formats in reversed(track.formats):
         if kind in formats and formats[kind].rate:
             return formats[kind].rate

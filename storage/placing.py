@@ -1,33 +1,25 @@
 """A stream's packets, told apart and each put where its sound belongs, on one party's channel. Pure but for `Fetch`."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..rtp.frames import samples
-from ..rtp.quality import bursts, jitter_ms
+from ..rtp.frames import broken, samples
+from ..rtp.quality import bursts, by_window, counted, jitter_ms
 from ..rtp.red import HEAD, blocks
-from ..rtp.timeline import Sequence, place, sort_packets
+from ..rtp.timeline import Sequence, place, sort_packets, steps
 from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import Track
+from .clocks import true_clocks, true_modes, true_packings
 from .kinds import FATES, STEADY, Codecs, Kind, clock_of, kinds_of
-from .side import RATE, WINDOW_NS, Channel, Ints, Side, lots
+from .side import RATE, WINDOW_NS, Channel, Fetch, Ints, Side, lots
 
 Kinds = npt.NDArray[np.uint8]
 MIRROR_NS = 50_000_000
 """Copies that a mirror makes of a packet lie closer together than this, in ns."""
 _USUAL_MS = 20
-
-
-class Fetch(Protocol):
-    """What gives payloads, as `Payloads.fetch` does."""
-
-    def __call__(self, position: Ints, size: Ints, /) -> list[bytes]:
-        """Return the bytes at these positions."""
-        ...
 
 
 def lay_track(
@@ -38,49 +30,75 @@ def lay_track(
     Only what a decoder needs is filled in of the channel. Without `fetch` each packet of a codec whose packets differ
     in length has the usual one, and redundant packets have no sound.
     """
+    truth: dict[int, int] = {}
     rows, kinds = track.rows, kinds_of(track.rows, track, side, codecs)
     packets = sort_packets(rows["sequence"], rows["stamp"])
     _count_kept(track, kinds, packets.order, side, account)
-    _add_figures(track, kinds, packets, side)
+    sent, order = kinds, packets
     if fetch is not None and (kinds == Kind.RED).any():
         rows, kinds, packets = _unfolded(track, kinds, packets, side, codecs, fetch)
     _add_losses(rows, packets, side, reference)
     if (kinds == Kind.EVENT).any():
         first = np.sort(packets.order[kinds[packets.order] == Kind.EVENT])
-        side.events.append((rows[first], track.ssrc))
-    count = _counts(rows, kinds, codecs, fetch)
+        side.events.append((rows[first], clock_of(track, int(rows["kind"][first[0]]))))
+    if fetch is not None:
+        kinds = true_modes(rows, kinds, packets, codecs, side, fetch)
+    count = _counts(rows, kinds, codecs, fetch, side)
+    if fetch is not None:
+        kinds, truth = true_clocks(rows, kinds, packets, count, codecs, side)
+        kinds = true_packings(rows, kinds, packets, codecs, side, fetch)
+    clock = codecs.of(int(sent[0])).clock if sent[0] >= Kind.CODEC else clock_of(track)
+    _add_figures(order, side)
+    _add_jitter(track, sent, order, side, codecs, clock, truth)
     return _placed(rows, kinds, packets, count, side, codecs, reference)
 
 
-def _add_figures(track: Track, kinds: Kinds, packets: Sequence, side: Side) -> None:
+def _add_figures(packets: Sequence, side: Side) -> None:
     figures = side.figures
     figures.received += packets.received
     figures.expected += packets.expected
     figures.lost += packets.lost
     figures.reordered += packets.reordered
+
+
+def _add_jitter(
+    track: Track, kinds: Kinds, packets: Sequence, side: Side, codecs: Codecs, clock: int, truth: dict[int, int]
+) -> None:
+    """Note the jitter of what is sent at a steady pace; where codecs of several clocks follow each other, that of the
+    clock that most packets have. `truth` says what a clock that was told is in truth (Hz).
+    """
+    figures = side.figures
     steady = packets.order[STEADY[kinds[packets.order]]]
     if packets.reordered:
         steady = np.sort(steady)
-    jitter = jitter_ms(track.rows["time"][steady], track.rows["stamp"][steady], clock_of(track))
+    clocks = codecs.tables()[0][kinds[steady]] if codecs.known else np.empty(0, dtype=np.int64)
+    if len(clocks) and (clocks != clocks[0]).any():
+        values, counts = np.unique(clocks, return_counts=True)
+        clock = int(values[counts.argmax()])
+        steady = steady[clocks == clock]
+    clock = truth.get(clock, clock)
+    jitter, most = jitter_ms(track.rows["time"][steady], track.rows["stamp"][steady], clock)
     figures.jitter_ms = max(figures.jitter_ms, jitter)
+    figures.jitter_most_ms = max(figures.jitter_most_ms, most)
 
 
 def _add_losses(rows: Rows, packets: Sequence, side: Side, reference: int) -> None:
-    """Count bursts of loss, and packets by the 10 s in which they came; a loss is in those of the packet behind it."""
+    """Count bursts of loss, and packets that came and that are missing by the 10 s of the axis."""
     figures = side.figures
-    window = (rows["time"][packets.order] - reference) // WINDOW_NS
-    which, count = np.unique(window, return_counts=True)
-    figures.came.update(dict(zip(which.tolist(), count.tolist(), strict=True)))
+    time = rows["time"][packets.order] - reference
+    figures.came.update(counted(time // WINDOW_NS))
     behind, length = bursts(packets)
+    if len(behind) == 0:
+        return
     figures.bursts += len(behind)
-    figures.longest = max(figures.longest, int(length.max(initial=0)))
-    which, place = np.unique(window[behind], return_inverse=True)
-    missed = np.bincount(place, weights=length, minlength=len(which)).astype(np.int64)
-    figures.missed.update(dict(zip(which.tolist(), missed.tolist(), strict=True)))
+    figures.longest = max(figures.longest, int(length.max()))
+    missed, touched = by_window(time, behind, length, WINDOW_NS)
+    figures.missed.update(missed)
+    figures.touched.update(touched)
 
 
-def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None) -> Ints:
-    """Return how many samples each packet holds, at its codec's own rate."""
+def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None, side: Side) -> Ints:
+    """Return how many samples each packet holds, at its codec's own rate; tell its side of those that make no sense."""
     size = rows["size"].astype(np.int64)
     count = np.where((kinds == Kind.A) | (kinds == Kind.MU), size, 0)
     for kind in np.unique(kinds[kinds >= Kind.CODEC]).tolist() if codecs.known else ():
@@ -88,12 +106,17 @@ def _counts(rows: Rows, kinds: Kinds, codecs: Codecs, fetch: Fetch | None) -> In
         if codec.sized:
             sizes, which = np.unique(size[mine], return_inverse=True)
             count[mine] = np.array([samples(codec, bytes(length)) for length in sizes.tolist()])[which]
+            bad = np.array([broken(codec, bytes(length)) for length in sizes.tolist()])
+            side.undecoded += int(np.count_nonzero(bad[which]))
         elif fetch is None:
             count[mine] = codec.rate * _USUAL_MS // 1000
         else:
             for part in lots(size[mine]):
                 lot = mine[part]
-                count[lot] = [samples(codec, data) for data in fetch(rows["position"][lot].copy(), size[lot])]
+                payloads = fetch(rows["position"][lot].copy(), size[lot])
+                count[lot] = [samples(codec, data) for data in payloads]
+                silent = np.nonzero(count[lot] == 0)[0].tolist()
+                side.undecoded += sum(broken(codec, payloads[index]) for index in silent)
     return count
 
 
@@ -184,6 +207,7 @@ def _blocks(track: Track, red: npt.NDArray[np.bool_], packets: Sequence, fetch: 
     there = set(packets.number.tolist())
     first = {int(packets.number[run]) for run in packets.runs.tolist()}
     lowest = min(first) if first else 0
+    pace = _pace(rows, packets)
     own: list[tuple[int, int, int, int]] = []  # row, kind, offset, size
     copies: list[tuple[int, int, int, int, int, int]] = []  # the same; how far back in time stamp, in numbers
     for index, head in _heads(rows, np.nonzero(red)[0], fetch):
@@ -192,7 +216,8 @@ def _blocks(track: Track, red: npt.NDArray[np.bool_], packets: Sequence, fetch: 
             continue
         *before, last = found
         own.append((index, last.kind, last.start, last.size))
-        for back, block in enumerate(reversed(before), 1):
+        for count, block in enumerate(reversed(before), 1):
+            back = block.back // pace if pace and block.back and block.back % pace == 0 else count
             missing = int(number[index]) - back
             if block.size and block.back and missing > lowest and missing not in there and number[index] >= 0:
                 there.add(missing)
@@ -207,6 +232,13 @@ def _blocks(track: Track, red: npt.NDArray[np.bool_], packets: Sequence, fetch: 
         made["time"] -= lie_back * 1_000_000_000 // clock
         made["frames"] = 0
     return mine, made
+
+
+def _pace(rows: Rows, packets: Sequence) -> int:
+    """Return by how much the time stamp goes on from packet to packet as a rule, 0 if nothing tells."""
+    step = steps(rows["stamp"][packets.order], 32)
+    step = step[(np.diff(packets.number) == 1) & (step > 0)]
+    return int(np.median(step)) if len(step) else 0
 
 
 def _heads(rows: Rows, which: Ints, fetch: Fetch) -> Iterator[tuple[int, bytes]]:

@@ -5,8 +5,10 @@ sound or other media packet of either party. Payloads are looked at only where a
 nowhere else (`Fetch`); but for that it is pure.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +19,13 @@ from ..sip.dialog import Party
 from ..sniffer.account import Account
 from ..sniffer.selection import EndedCall, Track, Use
 from .kinds import FEW, Codecs, Kind
-from .placing import Fetch, frames_of, lay_track, scaled
-from .side import RATE, Channel, Side, joined
+from .placing import frames_of, lay_track, scaled
+from .side import RATE, Channel, Fetch, Side, joined
 from .wav import MAX_RIFF_SIZE
+
+if TYPE_CHECKING:
+    from .hearing import Listener
+    from .masking import Masked
 
 LONGEST_S = 48 * 3600
 """No call's sound is longer, in seconds: then the capture's clock was set in the middle of it."""
@@ -34,6 +40,8 @@ class Plan:
 
     `reference` is the time of sample 0 in ns; `frames` the samples of each channel, `rate` of them a second; `codecs`
     those that have to be decoded; `decoded` tells whether any is heard, which a WAV cannot hold as it crossed the wire.
+    `keep`: all packets are to be kept, those of `others` too: media beside sound, packets by sender and kind.
+    `listener` has heard the sound, when it has been written; `masked` is what became of keys, if they are masked.
     """
 
     ended: EndedCall
@@ -48,6 +56,10 @@ class Plan:
     rate: int = RATE
     codecs: Codecs = field(default_factory=Codecs)
     decoded: bool = False
+    keep: bool = False
+    listener: "Listener | None" = None
+    masked: "Masked | None" = None
+    others: Counter[tuple[Party, str]] = field(default_factory=Counter)
 
     @property
     def has_sound(self) -> bool:
@@ -67,15 +79,36 @@ class Plan:
         return [self.codecs.of(kind) for kind in np.unique(self.sides[party].channel.law).tolist()]
 
 
-def plan(ended: EndedCall, account: Account, fetch: Fetch | None = None) -> Plan:
-    """Decide what becomes of a call, and count its packets."""
+def plan(ended: EndedCall, account: Account, fetch: Fetch | None = None, *, keep: bool = False) -> Plan:
+    """Decide what becomes of a call, and count its packets. `keep`: all of them are wanted, whatever they are."""
+    planned = _planned(ended, account, fetch, keep)
+    planned.keep = keep
+    for track in ended.tracks:
+        if track.use is Use.OTHER_MEDIA:
+            planned.others[track.sender, track.kind] += len(track.rows)
+    return planned
+
+
+def is_kept(planned: Plan, track: Track) -> bool:
+    """Tell whether a track is kept as packets if any is: nothing that is encrypted."""
+    if track.use is Use.OTHER_MEDIA:
+        return planned.keep and not (planned.ended.srtp and track.is_rtp)
+    return track.use in (Use.SOUND, Use.OTHER_FORK) and not track.clear_until
+
+
+def _planned(ended: EndedCall, account: Account, fetch: Fetch | None, keep: bool) -> Plan:
     account.calls["seen"] += 1
     for track in ended.tracks:
         if track.use in (Use.RELAYED, Use.OTHER_MEDIA, Use.OTHER_FORK):
-            _count_aside(track, account)
+            _count_aside(track, account, keep)
     sound = {party: ended.sound(party) for party in Party}
     everything = [track for tracks in sound.values() for track in tracks]
     forks = sum(len(track.rows) for track in ended.tracks if track.use is Use.OTHER_FORK)
+    others = [track for track in ended.tracks if track.use is Use.OTHER_MEDIA]
+    if not everything and others and keep and not ended.srtp:
+        first = min(int(track.rows["time"][0]) for track in others)
+        last = max(int(track.rows["time"][-1]) for track in others)
+        return Plan(ended, {party: Side() for party in Party}, "recorded", first, 0, last, forks)
     if not everything:
         outcome = "encrypted" if ended.srtp else "without_media"
         account.calls[outcome] += 1
@@ -117,10 +150,10 @@ def _recorded(
     return Plan(ended, sides, "recorded", reference, frames, last, forks, laws, span, rate, codecs, decoded)
 
 
-def _count_aside(track: Track, account: Account) -> None:
+def _count_aside(track: Track, account: Account, keep: bool) -> None:
     fate, kind = {
         Use.RELAYED: ("relayed", "RTP"),
-        Use.OTHER_MEDIA: ("not_a_call", "media of a call other than sound"),
+        Use.OTHER_MEDIA: ("kept" if keep else "not_a_call", "media of a call other than sound"),
         Use.OTHER_FORK: ("kept", "other fork"),
     }[track.use]
     account.packet(fate, kind, frames_of(track, track.fresh))

@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ..rtp.events import digits
 from ..sip.dialog import Call, Party
 from ..sniffer.account import Account
 from ..sniffer.addresses import AddressBook
-from ..sniffer.correlator import Leg
 from ..sniffer.direction import Own, direction
 from ..sniffer.records import Ints
-from ..sniffer.selection import EndedCall, Use
+from ..sniffer.selection import EndedCall, Track
 from ..sniffer.sources.payloads import Payloads
+from ..sniffer.tracked import Leg
 from . import decode, info
 from .atomic import AtomicBatch, AtomicFiles, make_folder
-from .blanked import blanked
-from .facts import Press, Recorder, codec_text, late_notes, pairs, side_notes
+from .blanked import Patch, blanked
+from .facts import Recorder, codec_text, late_notes, other_notes, pairs, side_notes
+from .hearing import Hearing, listened
 from .kept import pcapng
+from .legs import given_way, other_leg
+from .masking import mask
 from .names import NameFields, Naming, call_seed, recording_id
-from .plan import Plan, plan
+from .plan import Plan, is_kept, plan
+from .presses import presses
 from .render import Piece, Renderer, encoding, pieces
 from .unlock import Unlocker
 from .wav import WavTooLong, header, padding
@@ -42,7 +45,8 @@ BATCH_CALLS = 256
 """Calls of a batch: each has up to three files open, and a process may have 1,024."""
 BATCH_ROWS = 1 << 20
 """Packets whose rows may wait for a batch: calls without a WAV have no samples, but rows."""
-MAX_PRESSES = 4096
+PACKETS = "_packets.pcapng"
+"""How the name of a capture file that is kept ends."""
 _FAR = 1 << 62
 
 
@@ -92,6 +96,11 @@ def identity(leg: Leg) -> str:
     return recording_id(call_seed(leg.call_id, leg.caller_tag, leg.started))
 
 
+def related_to(ended: EndedCall) -> dict[str, str]:
+    """Return the calls that belong to this one, as `id (Call-ID)`, and what they are to it."""
+    return {f"{identity(leg)} ({leg.call_id[:80]})": str(tie) for leg, tie in ended.tracked.related.items()}
+
+
 def identity_of(ended: EndedCall) -> str:
     """Return the id of a call's recording: the one that was fixed when its spool file began, if it had one."""
     return ended.circumstances.id or identity(ended.tracked.leg)
@@ -101,8 +110,9 @@ def identity_of(ended: EndedCall) -> str:
 class Archive:
     """Writes recordings below `root`. Collects calls until a batch is worth a pass over the input.
 
-    `wall` turns the packets' times (ns) into what the capture's clock showed; `packets` is a capture file that is to be
-    kept beside each recording. With `signing` each recording is sealed before the next one is begun.
+    `wall` turns the packets' times (ns) into what the capture's clock showed. `keep`: all packets of a call are to be
+    kept, by keeping `packets`, a capture file that holds them, or else one by one. With `signing` each recording is
+    sealed before the next one is begun. Of the `legs` of a conversation both are recorded, or one.
     """
 
     root: Path
@@ -113,8 +123,11 @@ class Archive:
     account: Account
     own: Own = field(default_factory=Own)
     packets: Path | None = None
+    keep: bool = False
+    legs: str = "both"
     wall: Callable[[Ints], Ints] = field(default=np.asarray)
     signing: "Signing | None" = None
+    hearing: Hearing = field(default_factory=Hearing)
     _waiting: list[Plan] = field(init=False, default_factory=list)
     _samples: int = field(init=False, default=0)
     _rows: int = field(init=False, default=0)
@@ -127,8 +140,16 @@ class Archive:
 
     def add(self, ended: EndedCall) -> Iterator[Recording]:
         """Take a call; yield the recordings that are done."""
-        Unlocker(self.payloads, self.account).unlock(ended)
-        planned = plan(ended, self.account, self.payloads.fetch)
+        if other_leg(ended, self.legs) is not None:
+            planned = given_way(ended, self.account)
+        else:
+            Unlocker(self.payloads, self.account).unlock(ended)
+            for track in ended.tracks:
+                if self.keep and not track.is_rtp:
+                    self._measure(track)
+            planned = plan(ended, self.account, self.payloads.fetch, keep=self.keep)
+            if self.hearing.mask and planned.outcome == "recorded":
+                mask(planned, self.payloads, self._rendered)
         self._waiting.append(planned)
         self._samples += planned.frames * 2
         if planned.outcome != "recorded":
@@ -140,6 +161,16 @@ class Archive:
                 self._to = max(self._to, int(side.channel.position[-1]))
         if self._is_batch():
             yield from self.flush()
+
+    def _measure(self, track: Track) -> None:
+        """Read the size of a fax's packets from their UDP headers: some looked like RTP with padding."""
+        rows = track.rows
+        size = rows["size"].astype(np.int64)
+        fields = self.payloads.fetch(rows["position"] - 4, np.full(len(rows), 2, dtype=np.int64))
+        told = np.array([int.from_bytes(field, "big") for field in fields], dtype=np.int64) - 8
+        sane = (told > size) & (told <= size + 255)
+        sane[sane] = self.payloads.holds(rows["position"][sane], told[sane])
+        rows["size"] = np.where(sane, told, size)
 
     def _is_batch(self) -> bool:
         """Tell whether what waits is worth a pass over the input from its first payload to its last."""
@@ -185,11 +216,9 @@ class Archive:
             if planned.outcome != "recorded":
                 yield planned, None
             elif _is_shared(planned):
-                yield planned, islice(rendered, len(list(pieces(planned))))
-            elif planned.decoded:
-                yield planned, decode.sound(planned, self.payloads)
+                yield planned, listened(planned, islice(rendered, len(list(pieces(planned)))), self.hearing)
             else:
-                yield planned, self._rendered_singly(planned)
+                yield planned, listened(planned, self._rendered(planned), self.hearing)
 
     def _concluded(self, result: Recording, error: OSError | None) -> Recording:
         """Count what became of a call."""
@@ -198,6 +227,9 @@ class Archive:
         if result.outcome in ("recorded", "failed"):
             self.account.calls[result.outcome] += 1
         return result
+
+    def _rendered(self, planned: Plan) -> Iterator[np.ndarray]:
+        return decode.sound(planned, self.payloads) if planned.decoded else self._rendered_singly(planned)
 
     def _rendered_singly(self, planned: Plan) -> Iterator[np.ndarray]:
         for piece in pieces(planned):
@@ -209,7 +241,10 @@ class Archive:
 
     def _left_out(self, planned: Plan) -> Recording:
         call = planned.ended.call
-        notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else ()
+        notes = ("Encrypted: yes, not recordable",) if planned.outcome == "encrypted" else tuple(other_notes(planned))
+        other = other_leg(planned.ended, self.legs)
+        if other is not None:
+            notes = (f"recorded on the {self.legs} leg: {identity(other)} ({other.call_id[:80]})",)
         return Recording(
             planned,
             identity_of(planned.ended),
@@ -236,8 +271,9 @@ class Archive:
             instance=self.recorder.instance,
         )
         path = self.naming.path(fields)
-        kept = f"{path.name}.pcapng" if planned.keeps_packets else ""
-        notes = tuple(side_notes(planned, kept))
+        everything = planned.keep and self.packets is None
+        kept = f"{path.name}.pcapng" if planned.keeps_packets or everything else ""
+        notes = (*side_notes(planned, kept), *other_notes(planned, kept if everything else f"{path.name}{PACKETS}"))
         return Recording(planned, name, "recorded", way, codec_text(planned), notes=notes), path, kept
 
     def _record(
@@ -293,15 +329,14 @@ class Archive:
             names.append(kept)
             self._write_kept(planned, files.open(kept))
         if self.packets is not None:
-            names.append(f"{path.name}_packets.pcapng")
+            names.append(f"{path.name}{PACKETS}")
             self._write_packets(planned, self.packets, files.open(names[-1]))
         names.append(f"{path.name}_info.txt")
         files.open(names[-1], follows=True).write(info.render(self._pairs(result, kept, seal)))
         return tuple(path.parent / name for name in names)
 
     def _write_kept(self, planned: Plan, file: Sink) -> None:
-        uses = (Use.SOUND, Use.OTHER_FORK)
-        tracks = [track for track in planned.ended.tracks if track.use in uses and not track.clear_until]
+        tracks = [track for track in planned.ended.tracks if is_kept(planned, track)]
         for part in pcapng(tracks, self.payloads, self.book, self.wall):
             file.write(part)
 
@@ -309,10 +344,16 @@ class Archive:
         """Keep a capture file, without the keys in it; of an encrypted call in its place what was decrypted."""
         encrypted = bool(planned.ended.srtp)
         with packets.open("rb") as source:
-            for part in blanked(source, encrypted):
+            for part in blanked(source, encrypted, masked=self.hearing.mask, patches=self._patches(planned, packets)):
                 file.write(part)
         if encrypted:
             self._write_kept(planned, file)
+
+    def _patches(self, planned: Plan, packets: Path) -> list[Patch]:
+        """Return what was masked in the payloads that lie in this capture file."""
+        patches = planned.masked.patches if planned.masked is not None else []
+        places = [(self.payloads.offset(patch.position, packets), patch) for patch in patches]
+        return [(place, patch.head, patch.payload) for place, patch in places if place is not None]
 
     def _about(self, result: Recording) -> Mapping[str, str]:
         """What a WAV says of itself, for whoever finds it without its other files."""
@@ -333,32 +374,19 @@ class Archive:
         file.write(padding(how, 2, planned.frames))
 
     def _pairs(self, result: Recording, kept: str, seal: info.Pairs) -> info.Pairs:
-        related = [f"{identity(leg)} ({leg.call_id[:80]})" for leg in result.plan.ended.tracked.related]
         return pairs(
             result.plan,
             identity=result.id,
             direction=result.direction,
             zone=self.naming.zone,
             recorder=self.recorder,
-            presses=self._presses(result.plan),
-            related=related,
+            presses=presses(result.plan, self.payloads),
+            related=related_to(result.plan.ended),
             kept=kept,
             notes=result.notes + late_notes(result.plan),
             book=self.book,
             seal=seal,
         )
-
-    def _presses(self, planned: Plan) -> list[Press]:
-        """Return the keys pressed, those sent as RTP events and those sent by INFO, in order of time."""
-        found = [Press(time, party, digit, "INFO") for time, party, digit in planned.ended.tracked.digits]
-        for party, side in planned.sides.items():
-            for rows, _ in side.events:
-                rows = rows[: MAX_PRESSES * 16]
-                data = self.payloads.fetch(rows["position"].copy(), rows["size"].astype(np.int64))
-                packets = zip(rows["time"].tolist(), rows["stamp"].tolist(), data, strict=True)
-                found += [Press(digit.time, party, digit.digit, "RFC 4733") for digit in digits(packets)]
-        found.sort(key=lambda press: press.time)
-        return found[:MAX_PRESSES]
 
 
 def _use_up(planned: Plan, sound: Iterator[np.ndarray]) -> None:

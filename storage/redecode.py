@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ..rtp.g711 import PCM, Law
 from ..sniffer.account import Account
 from ..sniffer.sources.payloads import Payloads
 from . import decode
 from .kept_file import KeptError, read_kept
+from .listening import Copy, of_plan
 from .plan import Plan, plan
 from .render import Piece, Renderer, encoding, pieces
-from .wav import header, padding
+from .wav import Encoding, header, padding
 
 _HEAD = 1 << 20
+_LAWS = {Encoding.ALAW: Law.A, Encoding.MULAW: Law.MU}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,15 @@ class Remade:
         if different < 0 and seen == there:
             return None
         return Difference(different if different >= 0 else min(seen, there), seen, there)
+
+    def listening(self) -> Copy:
+        """Return the sound as a copy to listen to, with what was lost in it."""
+        parts = (np.frombuffer(part, dtype=np.uint8) for part in self._sound())
+        how = encoding(self._plan)
+        pieces = (
+            part.view("<i2").astype(np.int16) if how is Encoding.PCM16 else PCM[_LAWS[how]][part] for part in parts
+        )
+        return of_plan(self._plan, (part.reshape(-1, 2) for part in pieces))
 
     def _sound(self) -> Iterator[bytes]:
         if self._plan.decoded:

@@ -95,7 +95,7 @@ def _running(path: Path, live: Path, sip_ports: frozenset[int]) -> _Running:
 def _messages(path: Path, columns: Columns) -> Iterator[Said]:
     for records in signalling(path):
         for packet in columns.read(records).slow:
-            if packet.fate is Fate.ZRTP:
+            if packet.fate in (Fate.ZRTP, Fate.DTLS):
                 yield packet
             elif packet.fate is Fate.TEXT:
                 try:

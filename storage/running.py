@@ -6,6 +6,7 @@ What was said in a call is in its small `resume` file. Of the media only the end
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ..sniffer.engine import CallSettings, Engine
 from ..sniffer.merge import in_order
 from ..sniffer.sources.capture_file import CaptureError, CaptureFile
 from ..sniffer.sources.payloads import Payloads, nameless_file
+from ..sniffer.tls.secrets import Secrets
 from .plan import plan
 from .side import Side
 from .spool import LIVE, RESUME
@@ -52,11 +54,12 @@ class CallNow:
 
 
 class Running:
-    """Looks at the running calls of a spool."""
+    """Looks at the running calls of a spool. `keys` gives the secrets of DTLS sessions that are known by now."""
 
-    def __init__(self, spool: Path, sip_ports: frozenset[int]) -> None:
+    def __init__(self, spool: Path, sip_ports: frozenset[int], keys: Callable[[], Secrets] = Secrets) -> None:
         self._spool = spool
         self._sip_ports = sip_ports
+        self._keys = keys
 
     def ids(self) -> list[str]:
         """Return the ids of the running calls, the oldest first. Raises OSError if the spool cannot be read."""
@@ -91,7 +94,7 @@ class Running:
             file.seek(0)
             base = payloads.add(file)
             patient = CallSettings(media_silence_s=1e9, held_silence_s=1e9, unclaimed_hold_s=1e9)
-            engine = Engine(payloads.stash, settings=patient, sip_ports=self._sip_ports)
+            engine = Engine(payloads.stash, settings=patient, sip_ports=self._sip_ports, secrets=self._keys())
             try:
                 capture = CaptureFile(head.id, file, base=base)
                 blocks = [engine.columns.read(records) for records in capture.blocks()]

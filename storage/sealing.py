@@ -10,7 +10,6 @@ import numpy as np
 from ..sniffer.account import Account
 from ..sniffer.addresses import address_key
 from ..sniffer.clock import Steps
-from ..sniffer.correlator import FOREVER
 from ..sniffer.datagrams import NO_RTP, Datagrams, Fate, Mask, RtpColumns
 from ..sniffer.direction import Own
 from ..sniffer.engine import Engine
@@ -18,11 +17,14 @@ from ..sniffer.merge import in_order
 from ..sniffer.selection import Circumstances, EndedCall, Track
 from ..sniffer.sources.capture_file import CaptureError, open_capture
 from ..sniffer.sources.payloads import Payloads
+from ..sniffer.tracked import FOREVER
 from .facts import Recorder
+from .hearing import Hearing
 from .names import Naming
 from .recording import Archive, Recording
 from .spool import leg_of
 from .spool_file import SpoolError, SpoolFile, read_spool
+from .unlock import keys_are_late
 
 if TYPE_CHECKING:
     from .signing import Signing
@@ -35,6 +37,10 @@ MAX_NOTES = 4096
 Flow = tuple[int, int, int, int, int]
 Span = tuple[Flow, int, int]
 """A stream (address keys, ports, SSRC) from a time to another (steady ns)."""
+
+
+class KeysLate(Exception):
+    """The keys of a call are not known yet; nothing was recorded of it."""
 
 
 @dataclass(slots=True)
@@ -50,30 +56,34 @@ class Sealer:
     own: Own
     engine: Callable[[Payloads], Engine]
     keep_packets: bool = False
+    legs: str = "both"
     account: Account = field(default_factory=Account)
     signing: "Signing | None" = None
+    hearing: Hearing = field(default_factory=Hearing)
 
-    def seal(self, path: Path) -> list[Recording]:
+    def seal(self, path: Path, patient: bool = False) -> list[Recording]:
         """Record the call of a spool file. Running it again gives the same files again; where a recording failed,
         nothing is counted.
 
-        Raises SpoolError if the file is none, OSError if it cannot be read.
+        Raises SpoolError if the file is none, OSError if it cannot be read; if `patient`, KeysLate.
         """
         spool = read_spool(path)
         payloads = Payloads(self.scratch)
         try:
             engine = self.engine(payloads)
-            recordings = self._record(spool, payloads, engine)
+            recordings = self._record(spool, payloads, engine, patient)
         finally:
             payloads.close()
         if not any(recording.error for recording in recordings):
             self._add(engine.account)
         return recordings
 
-    def _record(self, spool: SpoolFile, payloads: Payloads, engine: Engine) -> list[Recording]:
+    def _record(self, spool: SpoolFile, payloads: Payloads, engine: Engine, patient: bool) -> list[Recording]:
         archive = self._archive(spool, payloads, engine)
         recordings: list[Recording] = []
         for number, ended in enumerate(self._calls(spool, payloads, engine)):
+            if patient and number == 0 and keys_are_late(ended):
+                raise KeysLate
             self._tell(spool, ended, first=number == 0)
             recordings += archive.add(ended)
         return [*recordings, *archive.flush()]
@@ -89,8 +99,11 @@ class Sealer:
             account=engine.account,
             own=self.own,
             packets=spool.path if self.keep_packets else None,
+            legs=self.legs,
+            keep=self.keep_packets,
             wall=steps.walls,
             signing=self.signing,
+            hearing=self.hearing,
         )
 
     def _calls(self, spool: SpoolFile, payloads: Payloads, engine: Engine) -> Iterator[EndedCall]:
@@ -115,7 +128,7 @@ class Sealer:
         head, over = spool.head, spool.over or {}
         related = over.get("related", head.related)
         legs = [leg_of(entry) for entry in related] if isinstance(related, list) else []
-        ended.tracked.related = [leg for leg in legs if leg is not None]
+        ended.tracked.related = dict(leg for leg in legs if leg is not None)
         for flow, since, until in _shared(spool):
             for track in ended.tracks:
                 if _flow_of(track) == flow:
@@ -189,14 +202,19 @@ def _flow_of(track: Track) -> Flow:
 
 def _without(block: Datagrams, spans: list[Span]) -> Datagrams:
     """Return a block without what another call took from this one; its frames are counted there."""
-    rtp = block.rtp
+    (rtp, taken), (other, others) = _left(block.rtp, spans), _left(block.other, spans)
+    if not taken + others:
+        return block
+    block.frames -= taken + others
+    block.fates[Fate.OTHER_UDP] -= others
+    return replace(block, rtp=rtp, other=other)
+
+
+def _left(rtp: RtpColumns, spans: list[Span]) -> tuple[RtpColumns, int]:
+    """Return the rows of no such span, and how many captured frames the others are."""
     gone: Mask = np.zeros(len(rtp), dtype=bool)
     for (source, destination, sport, dport, ssrc), since, until in spans:
         same = (rtp.source == np.uint64(source)) & (rtp.destination == np.uint64(destination))
         same &= (rtp.ports == np.uint32(sport << 16 | dport)) & (rtp.ssrc == np.uint32(ssrc))
         gone |= same & (rtp.time >= since) & (rtp.time < until)
-    if not gone.any():
-        return block
-    block.frames -= int(rtp.frames[gone].sum(dtype=np.int64))
-    rest: RtpColumns = rtp.take(~gone)
-    return replace(block, rtp=rest)
+    return (rtp.take(~gone), int(rtp.frames[gone].sum(dtype=np.int64))) if gone.any() else (rtp, 0)

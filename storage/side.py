@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,14 @@ RATE = 8000
 
 def _none() -> Ints:
     return np.empty(0, dtype=np.int64)
+
+
+class Fetch(Protocol):
+    """What gives payloads, as `Payloads.fetch` does."""
+
+    def __call__(self, position: Ints, size: Ints, /) -> list[bytes]:
+        """Return the bytes at these positions."""
+        ...
 
 
 @dataclass(slots=True)
@@ -77,7 +86,7 @@ class Figures:
     """A side's packets: counts, loss and jitter over all its sound tracks.
 
     `recovered` packets never came, but copies of their sound did. `bursts` of loss that no copy fills, the `longest` in
-    packets; `came` and `missed` are packets by the 10 s of the axis.
+    packets; `came` and `missed` are packets by the 10 s of the axis, `touched` bursts of loss in these.
     """
 
     received: int = 0
@@ -88,12 +97,14 @@ class Figures:
     reordered: int = 0
     recovered: int = 0
     jitter_ms: float = 0.0
+    jitter_most_ms: float = 0.0
     drift_ms: float = 0.0
     anchors: int = 0
     bursts: int = 0
     longest: int = 0
     came: Counter[int] = field(default_factory=Counter)
     missed: Counter[int] = field(default_factory=Counter)
+    touched: Counter[int] = field(default_factory=Counter)
 
     @property
     def loss_percent(self) -> float:
@@ -105,7 +116,8 @@ class Figures:
 class Side:
     """All about one party's media.
 
-    `redundant`: packets with copies of others (RFC 2198); `fec`: packets of forward error correction; `undecoded`:
+    `redundant`: packets with copies of others (RFC 2198); `fec`: packets of forward error correction; `lies`:
+    what its sender does otherwise than its SDP says, in words; `undecoded`:
     packets that their decoder could not make sense of, and `mixed` whether two channels became one, both known when the
     sound has been rendered.
     """
@@ -120,5 +132,6 @@ class Side:
     sealed: int = 0
     redundant: int = 0
     fec: Counter[str] = field(default_factory=Counter)
+    lies: list[str] = field(default_factory=list)
     undecoded: int = 0
     mixed: bool = False

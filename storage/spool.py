@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ..sniffer import blocks
-from ..sniffer.correlator import Leg
-from ..sniffer.items import Begun, Forgotten, Item, Media, Noted, Over, Spoke
+from ..sniffer.items import Begun, Forgotten, Item, Media, Noted, Over, Reported, Spoke
+from ..sniffer.ties import How, Tie
+from ..sniffer.tracked import Leg, Tracked
 from .atomic import make_folder, sync_filesystem
 from .names import call_seed, recording_id
 from .spool_file import Head, note_block
@@ -100,6 +101,8 @@ class SpoolBook:
                     self._begin(item, jobs)
                 case Spoke():
                     self._append(jobs, item.number, blocks.packet(0, item.time, item.packet), said=True)
+                case Reported():
+                    self._append(jobs, item.number, blocks.packet(0, item.time, item.packet))
                 case Media():
                     view = item.blocks.data.data
                     for number, start, stop, frames in item.parts:
@@ -134,7 +137,7 @@ class SpoolBook:
             begun=item.time,
             continues=continues,
             clock=self.steps[-16:],
-            related=[list(other[:3]) for other in item.tracked.related],
+            related=_related(item.tracked),
             **{key: value for key, value in asdict(self.origin).items() if key != "links"},
         )
         job = jobs[leg.number] = Job(name, begins=True, replaces=past.id if past is not None else "")
@@ -169,7 +172,7 @@ class SpoolBook:
             "frames": item.frames,
             "lost": call.lost,
             "kernel_drops": self.kernel_drops - call.kernel_drops,
-            "related": [list(other[:3]) for other in item.tracked.related],
+            "related": _related(item.tracked),
         }
         block = note_block(note, item.time)
         job = self._append(jobs, number, block)
@@ -309,9 +312,17 @@ def _write_all(descriptor: int, pieces: Sequence[Any]) -> None:
             rest[0] = rest[0][done:]
 
 
-def leg_of(entry: Sequence[Any]) -> Leg | None:
+def _related(tracked: Tracked) -> list[list[Any]]:
+    """Return a call's related ones for a note: what names each, what it is, whether it has the same sound, and why."""
+    return [[*leg[:3], tie.how.value, tie.heard, tie.by] for leg, tie in tracked.related.items()]
+
+
+def leg_of(entry: Sequence[Any]) -> tuple[Leg, Tie] | None:
     """Return a related call as a note has it, None if it makes no sense."""
     match entry:
-        case [str(call_id), str(tag), int(started)]:
-            return Leg(call_id, tag, started, 0)
+        case [str(call_id), str(tag), int(started), *more]:
+            how = How(more[0]) if more and more[0] in set(How) else How.SAME_CALL
+            return Leg(call_id, tag, started, 0), Tie(
+                how, more[1:2] == [True], next((by for by in more[2:3] if isinstance(by, str)), "")
+            )
     return None

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..rtp.rollover import Opener, Tries
 from ..rtp.srtp import Ints, Packets
+from ..sniffer import dtls
 from ..sniffer.account import Account
 from ..sniffer.rows import Rows
 from ..sniffer.selection import EndedCall, Srtp, Track, Use
@@ -42,7 +43,7 @@ class Unlocker:
         ended.tracks = [track for track in ended.tracks if len(track.rows)]
 
     def _unlock_track(self, ended: EndedCall, track: Track, agreed: list[tuple[int, bool]]) -> None:
-        masters = ended.keys.masters(track.sender)
+        masters = [*dtls.masters(ended.agreements, track.source, ended.secrets), *ended.keys.masters(track.sender)]
         opener = Opener(masters, self._tries)
         secret = _secret_at(track.rows["time"], agreed)
         readable = np.zeros(len(track.rows), dtype=bool)
@@ -74,8 +75,9 @@ class Unlocker:
         data, start = self._fetch(rows, head, size)
         padded = data[start] & 0x20 != 0
         if padded.any():
-            full = data[start - 4].astype(np.int64) << 8 | data[start - 3]
-            size = np.where(padded & (full >= _UDP + head), full - _UDP - head, size)
+            full = (data[start - 4].astype(np.int64) << 8 | data[start - 3]) - _UDP - head
+            full = np.where(self.payloads.holds(rows["position"], np.maximum(full, 0)), full, size)
+            size = np.where(padded & (full >= 0), full, size)
             data, start = self._fetch(rows, head, size)
         return Packets(data.tobytes(), start, head, head + size, rows["sequence"].astype(np.int64), ssrc)
 
@@ -85,6 +87,13 @@ class Unlocker:
         data = np.empty(int(whole.sum()), dtype=np.uint8)
         self.payloads.copy(rows["position"] - head - _UDP, whole, data, place)
         return data, place + _UDP
+
+
+def keys_are_late(ended: EndedCall) -> bool:
+    """Tell whether a call's parties agreed on SRTP by DTLS, and none of its secrets is known so far."""
+    if not ended.agreements or not any(secret for _, secret in ended.tracked.secrecy()):
+        return False
+    return not any(dtls.masters([one], one.client, ended.secrets) for one in ended.agreements)
 
 
 def _padding(packets: Packets, rows: Ints, data: npt.NDArray[np.uint8], place: Ints, size: Ints) -> Ints:
@@ -115,5 +124,6 @@ def _note(ended: EndedCall, track: Track, opener: Opener, readable: int, refused
     else:
         srtp.no_key += refused
     for master in opener.used:
-        if master.suite.name not in srtp.suites:
-            srtp.suites.append(master.suite.name)
+        suite = f"{master.suite.name} ({master.how})"
+        if suite not in srtp.suites:
+            srtp.suites.append(suite)

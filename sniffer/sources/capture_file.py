@@ -10,7 +10,7 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -33,6 +33,7 @@ _PCAPNG_PACKET = {
     for little, code in ((True, "<u4"), (False, ">u4"))
 }
 _ENHANCED, _STATISTICS, _SIMPLE, _OBSOLETE, _INTERFACE, _SECTION = 6, 5, 3, 2, 1, 0x0A0D0D0A
+_SECRETS, _TLS_KEY_LOG = 10, 0x544C534B
 _PCAPNG_MAGIC = 0x1A2B3C4D
 
 
@@ -55,7 +56,7 @@ class CaptureFile:
     `name` is what people call it; `stream` gives its (decompressed) bytes; `copy`, if given, is written with every byte
     read, so that payloads can be fetched from it later; `base` is the position of its first byte (see `payloads`),
     `window` the size of a block; `damage` says where and how the capture breaks off, or is empty. `comments` are those
-    of section headers and interface statistics, in their order.
+    of section headers and interface statistics, in their order. `key_log` is given the TLS key logs in the capture.
     """
 
     name: str
@@ -69,6 +70,7 @@ class CaptureFile:
     first_time: int | None = None
     drops: dict[int, int] = field(default_factory=dict)
     comments: list[str] = field(default_factory=list)
+    key_log: Callable[[bytes], object] | None = None
     _buffer: Bytes = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
     _filled: int = 0
     _position: int = 0
@@ -284,6 +286,8 @@ class CaptureFile:
         elif kind == _STATISTICS and len(block) >= 24:
             self._note_drops(block, order)
             self._note_comment(block, 20, order)
+        elif kind == _SECRETS and len(block) >= 24:
+            self._note_secrets(block, order)
         elif kind == _OBSOLETE and len(block) >= 32 and interfaces:
             index, _, high, low, captured, wire = struct.unpack_from(order + "HHIIII", block, 8)
             interface = interfaces[min(index, len(interfaces) - 1)]
@@ -302,6 +306,12 @@ class CaptureFile:
         dropped = [value for code, value in _options(block, 20, order) if code in (5, 7) and len(value) == 8]
         if dropped and len(self.drops) < 4096:
             self.drops[number] = sum(struct.unpack(order + "Q", value)[0] for value in dropped)
+
+    def _note_secrets(self, block: bytes, order: str) -> None:
+        """Pass on a decryption secrets block (section 4.7 of the format)."""
+        kind, size = struct.unpack_from(order + "II", block, 8)
+        if kind == _TLS_KEY_LOG and self.key_log is not None:
+            self.key_log(block[16 : min(16 + size, len(block) - 4)])
 
     def _note_comment(self, block: bytes, place: int, order: str) -> None:
         """Keep the comments (opt_comment, 1) of a block."""

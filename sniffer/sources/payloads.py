@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from ..records import Bytes, Ints
 from ..rows import ROW, Rows
@@ -33,6 +34,12 @@ class Payloads:
         """Add a file; return the position of its first byte."""
         self._files.append(file)
         return (len(self._files) - 1) << FILE_BITS
+
+    def offset(self, position: int, path: Path) -> int | None:
+        """Return where in a file a position lies, None if it is of another one."""
+        number = position >> FILE_BITS
+        file = self._files[number] if number < len(self._files) else None
+        return position & _OFFSET if file is not None and getattr(file, "name", None) == str(path) else None
 
     def spool(self) -> tuple[BinaryIO, int]:
         """Add a nameless file to copy an input to that can be read only once; it is gone when the process is."""
@@ -103,6 +110,18 @@ class Payloads:
         memory = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
         self._maps[number] = memory, np.frombuffer(memory, dtype=np.uint8)
         return self._maps[number]
+
+    def holds(self, position: Ints, size: Ints) -> npt.NDArray[np.bool_]:
+        """Tell of which payloads (positions, sizes in bytes) the files hold every byte."""
+        number, ends = position >> FILE_BITS, np.zeros(len(self._files), dtype=np.int64)
+        for one in np.unique(number).tolist():
+            file = self._files[one]
+            assert file is not None
+            if file.writable():
+                file.flush()
+            ends[one] = os.fstat(file.fileno()).st_size
+        there: npt.NDArray[np.bool_] = (position & _OFFSET) + size <= ends[number]
+        return there
 
     def fetch(self, position: Ints, size: Ints) -> list[bytes]:
         """Return a few payloads as bytes objects."""

@@ -25,10 +25,14 @@ OTHER_VALUES: dict[str, object] = {
     "recording.utc": True,
     "recording.timezone": "Europe/Amsterdam",
     "recording.instance": "tap-1",
+    "recording.inband_digits": False,
+    "recording.mask_digits": True,
+    "recording.legs": "outer",
     "own.numbers": ("+3120123*", "2???"),
     "own.networks": ("10.0.0.0/8", "2001:db8::/32"),
     "own.country_code": "31",
     "sip.ports": (5060, 5080),
+    "sip.link_headers": ("x-our-call",),
     "calls.media_silence_s": 60.5,
     "calls.held_silence_s": 600.0,
     "calls.unclaimed_hold_s": 5.0,
@@ -97,6 +101,9 @@ OTHER_VALUES: dict[str, object] = {
     "heartbeat.method": "GET",
     "heartbeat.mail": "e@example.com",
     "heartbeat.every_s": 60.0,
+    "tls.key_log": "/var/lib/keys/sslkeys.log",
+    "tls.server_keys": ("/etc/pbx/key.pem",),
+    "tls.ports": (5061, 5081),
 }
 
 

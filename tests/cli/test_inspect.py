@@ -173,6 +173,14 @@ def test_streams_have_their_figures_and_their_call(tmp_path: Path) -> None:
     assert right["jitter_ms"] == pytest.approx(0, abs=0.01)
 
 
+def test_loss_that_is_more_than_a_call_bears_is_flagged(tmp_path: Path) -> None:
+    scene = plain_call(duration_ms=2000)
+    scene = replace(scene, left=lost(scene.left, {10, 11, 40}), right=lost(scene.right, {10, 11, 40, 41}))
+    shown = inspect(capture(tmp_path, scene.packets())).stdout
+    assert "97 packets, 3 lost (3.0%)," in shown
+    assert "96 packets, 4 lost (4.0%, over 3%)," in shown
+
+
 def test_copies_behind_a_relay_are_told_apart(tmp_path: Path) -> None:
     uses = [
         use["use"] for one in report(capture(tmp_path, recipes.relayed(1).packets()))["streams"] for use in one["calls"]

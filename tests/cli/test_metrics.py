@@ -48,7 +48,7 @@ def value(values: Values, name: str, **labels: str) -> float:
 
 def test_the_figures_are_those_of_the_reports(tmp_path: Path) -> None:
     run = supervised(capture={}, seal={"restarts": 4}, deliver={})
-    write_all(tmp_path, run=run, seal={"alarms": [alarm("SPOOL_BEHIND")]})
+    write_all(tmp_path, run=run, seal={"alarms": [alarm("SPOOL_BEHIND")], "poor_quality": 4})
     found = once(tmp_path)
     assert value(found, "up") == 1
     assert value(found, "health") == 1
@@ -63,6 +63,7 @@ def test_the_figures_are_those_of_the_reports(tmp_path: Path) -> None:
     assert value(found, "calls_running") == 2
     assert value(found, "calls_total", outcome="recorded") == 3
     assert value(found, "seal_waiting") == 6
+    assert value(found, "poor_quality_total") == 4
     assert value(found, "delivery_waiting", target="nas") == 8
     assert value(found, "delivery_confirmed_total", target="nas") == 77
     assert value(found, "delivery_failing", target="nas") == 0

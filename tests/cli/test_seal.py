@@ -22,6 +22,7 @@ from tapdeck.storage import handover, state
 from tapdeck.storage.spool import DONE
 from tests.support import srtp
 from tests.support.live import Capture, content, recordings, seal
+from tests.support.media import lost
 from tests.support.record import Wav, assert_sound, read_wav
 from tests.support.scene import START_NS, Scene, in_order, plain_call
 from tests.support.users import environment
@@ -164,6 +165,23 @@ def test_a_call_without_sound_leaves_no_file_but_a_line_in_the_log(tmp_path: Pat
 
 
 # -- as a service ------------------------------------------------------------------------------------------------------
+
+
+def test_loss_over_three_per_cent_is_an_event_and_counted(tmp_path: Path) -> None:
+    """The log has the quality of each call; 4 of 100 packets are too many, 3 are not."""
+    good, bad = calls(2, duration_ms=2000)
+    scenes = replace(good, left=lost(good.left, {10, 20, 30})), replace(bad, right=lost(bad.right, {10, 20, 30, 40}))
+    spooled(tmp_path, *scenes)
+    assert once(tmp_path)[0] == 0
+    events = list(state.events(tmp_path / "state"))
+    told = {event["call_id"]: event["quality"] for event in events if event["event"] == "call"}
+    assert told[good.call_id]["caller"] == {"loss_percent": 3.0, "jitter_ms": 0.0, "mos": 4.13}
+    assert told[good.call_id]["callee"]["loss_percent"] == 0.0
+    (poor,) = (event for event in events if event["event"] == "poor quality")
+    assert (poor["call_id"], poor["side"], poor["loss_percent"]) == (bad.call_id, "callee", 4.0)
+    report = state.read(tmp_path / "state", "seal")
+    assert report is not None
+    assert report["poor_quality"] == 1
 
 
 def wait_for(what: Callable[[], bool]) -> None:

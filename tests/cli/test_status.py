@@ -36,6 +36,13 @@ def test_calls_that_wait_for_the_key_are_said_to_be_unsigned(tmp_path: Path) -> 
     assert json.loads(status(tmp_path, "--json").stdout)["spool"]["unsigned"] == 6
 
 
+def test_recordings_that_lost_too_much_are_counted(tmp_path: Path) -> None:
+    write_all(tmp_path, seal={"poor_quality": 2})
+    lines = dict(line.split(": ", 1) for line in status(tmp_path).stdout.splitlines())
+    assert lines["recordings"].endswith("; 2 of them lost over 3 % of a side")
+    assert as_json(tmp_path)["poor_quality"] == 2
+
+
 def test_a_healthy_box(tmp_path: Path) -> None:
     write_all(tmp_path)
     done = status(tmp_path)

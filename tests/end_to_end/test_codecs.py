@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,8 @@ from tests.support.scene import START_NS, Scene, ended, plain_call, set_up
 
 CAPTURES = Path(os.environ.get("TAPDECK_CAPTURES", REPOSITORY.parent / "shared" / "captures"))
 LIKE = 0.98
+RAW = ("-t", "raw", "-e", "signed", "-b", "16", "-c", "1")
+MS = 1_000_000
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("ffmpeg", "sox")), reason="ffmpeg and sox are not installed"
@@ -121,6 +126,48 @@ def test_packets_of_ten_to_sixty_milliseconds(count: int, tmp_path: Path) -> Non
     assert_heard(sound[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
 
 
+PTIMES = [
+    *[(name, count) for name in ("GSM", "AMR", "AMR in octets", "AMR-WB", "Speex") for count in (1, 3)],
+    *[(name, count) for name in ("G.726 24", "AAL2 G.726 40", "L16") for count in (1, 3, 6)],
+    ("G.723.1", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "count"), PTIMES)
+def test_packets_of_other_lengths_in_other_codecs(name: str, count: int, tmp_path: Path) -> None:
+    """Of 10 to 60 ms; the two sides differ."""
+    left, right = VOICES[name](1), VOICES[name](2)
+    scene = encoded.call(left, right, (count, 2))
+    sound = channels(recorded(tmp_path, scene))
+    assert_heard(sound[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+    assert_heard(sound[1], encoded.heard(right, scene.right, zero(scene)))
+
+
+@pytest.mark.parametrize("name", ["AMR", "GSM", "Opus"])
+def test_the_length_of_packets_changes_in_codecs_of_frames(name: str, tmp_path: Path) -> None:
+    """20 ms, then 60, then 40 a packet; of Opus by another encoder in the same stream."""
+    left, right = VOICES[name](1), VOICES[name](2)
+    if name == "Opus":
+        long = encoded.opus(1, 60)
+        frames = [*left.frames[:60], *long.frames[20:40], *left.frames[120:]]
+        size = [960] * 60 + [2880] * 20 + [960] * (len(frames) - 80)
+        scene = encoded.call(left, replace(right, pt=112), (1, 1))
+    else:
+        cuts = [*range(30), *range(30, 90, 3), *range(90, 150, 2), 150]
+        frames = [left.pack(left.frames[a:b]) for a, b in pairwise(cuts)]
+        size = [160 * (b - a) for a, b in pairwise(cuts)]
+        scene = encoded.call(left, right, (1, 2))
+    clock, first = left.rtp_clock, scene.left[0]
+    stamps = [sum(size[:n]) for n in range(len(frames))]
+    packets = tuple(
+        replace(first, payload=data, ts=first.ts + at, seq=first.seq + n, time_ns=first.time_ns + at * 10**9 // clock)
+        for n, (data, at) in enumerate(zip(frames, stamps, strict=True))
+    )
+    sound = channels(recorded(tmp_path, ended(replace(scene, left=packets))))
+    expected = left.decode(frames if name == "Opus" else left.frames)
+    assert_heard(sound[0], expected)
+
+
 def test_the_length_of_packets_changes(tmp_path: Path) -> None:
     left, right = encoded.g722(1), encoded.g722(2)
     scene = encoded.call(left, right, (1, 2))
@@ -153,6 +200,81 @@ def test_a_codec_changes_in_the_middle(tmp_path: Path) -> None:
     later = voice.decode(voice.frames[100:])
     assert sound[16000 : 16000 + len(later)].tolist() == later.tolist()
     assert likeness(sound[:16000], voice.played[:16000]) > LIKE
+
+
+def remapped(accepted: bool) -> tuple[Scene, Voice, Voice, tuple[Rtp, ...], tuple[Rtp, ...]]:
+    """Payload type 96 is G.722; then the caller offers it for G.726. The callee's stream before and after that, which
+    goes on as it was if the offer is refused.
+    """
+    first, second = replace(encoded.g722(1), pt=96), replace(encoded.g726(4, 2), pt=96)
+    left = replace(encoded.gsm(3), pt=3)
+    scene = encoded.call(left, first)
+    shape, asked = scene.dialog, scene.right[49].time_ns + 4 * MS
+    old, new = encoded.offer(shape.callee.media, left, first), encoded.offer(shape.caller.media, left, second)
+    answer = encoded.offer(shape.callee.media, left, second).replace("o=- 7 1", "o=- 7 2")
+    told = (
+        shape.reply(asked + 9 * MS, "200 OK", answer, cseq=2)
+        if accepted
+        else shape.reply(asked + 9 * MS, "488 Not Acceptable Here", cseq=2)
+    )
+    again = (
+        shape.invite(asked, new.replace("o=- 7 1", "o=- 7 2"), cseq=2, again=True),
+        told,
+        shape.request(asked + 12 * MS, "ACK", cseq=2),
+    )
+    caller = encoded.offer(shape.caller.media, left, first)
+    signals = (*set_up(shape, START_NS, caller, old), *again, *scene.signals[-2:])
+    before, after = scene.right[:50], scene.right[50:]
+    if accepted:
+        made = encoded.spoken(second, before[0].source, before[0].target, before[0].time_ns, 0xB)
+        after = tuple(
+            replace(one, ts=old_one.ts, seq=old_one.seq) for one, old_one in zip(made, scene.right, strict=True)
+        )
+        after = after[50:]
+    scene = replace(scene, signals=tuple(sorted(signals, key=lambda one: one.time_ns)), right=(*before, *after))
+    return scene, first, second, before, after
+
+
+def test_a_payload_type_that_a_re_invite_gives_to_another_codec(tmp_path: Path) -> None:
+    scene, first, second, before, after = remapped(True)
+    recording = recorded(tmp_path, scene)
+    assert recording.info["Codec"] == "caller GSM; callee G722, G726-32"
+    assert recording.info["Resampled"]
+    sound, at = channels(recording)[1], (before[0].time_ns - zero(scene)) * 16 // MS
+    early = first.decode(first.frames[:100])
+    assert sound[at : at + len(early)].tolist() == early.tolist()
+    late = encoded.run(
+        *("sox", "-D", *RAW, "-r", "8000", "-", *RAW, "-r", "16000", "-"),
+        given=second.decode(second.frames[100:]).astype("<i2").tobytes(),
+    )
+    expected = np.frombuffer(late, dtype="<i2")
+    found = hearing.match(sound[at + len(early) :].astype(np.float64), expected.astype(np.float64))
+    assert (found.lag, found.likeness > 0.99) == (0, True)
+    assert len(after) == 100
+    assert again(recording).exit_code == 0
+
+
+def test_a_payload_type_keeps_its_meaning_if_the_offer_is_refused(tmp_path: Path) -> None:
+    scene, first, _, _, _ = remapped(False)
+    recording = recorded(tmp_path, scene)
+    assert recording.info["Codec"] == "caller GSM; callee G722"
+    assert_heard(channels(recording)[1], encoded.heard(first, scene.right, zero(scene)))
+
+
+def test_each_side_may_number_a_codec_as_it_likes(tmp_path: Path) -> None:
+    """Packets bear the number that their receiver gave (RFC 3264 section 5.1): 97 is G.722 or G.726."""
+    left, right = replace(encoded.g722(1), pt=97), replace(encoded.g722(2), pt=98)
+    scene = encoded.call(left, right)
+    shape, other = scene.dialog, encoded.g726(4)
+    texts = (
+        encoded.offer(shape.caller.media, right, replace(other, pt=97)),
+        encoded.offer(shape.callee.media, left, replace(other, pt=98)),
+    )
+    scene = replace(scene, signals=(*set_up(shape, START_NS, *texts), *scene.signals[-2:]))
+    recording = recorded(tmp_path, scene)
+    assert recording.info["Codec"] == "G722"
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene)))
+    assert_heard(channels(recording)[1], encoded.heard(right, scene.right, zero(scene)))
 
 
 @pytest.mark.parametrize(("low", "high"), [("G.726 40", "Opus"), ("G.722", "L16 at 44,100 Hz"), ("GSM", "AMR-WB")])
@@ -369,6 +491,46 @@ def test_what_was_lost_is_filled_with_its_copy(levels: int, gone: set[int], tmp_
     assert again(recording).exit_code == 0
 
 
+def test_a_copy_may_lie_farther_back(tmp_path: Path) -> None:
+    """Each packet bears a copy of the one three before it: what is lost in a burst is there."""
+    voice, plain, scene = redundant(1, set())
+    made = []
+    for number, packet in enumerate(plain.left):
+        head = b""
+        if number >= 3:
+            old = plain.left[number - 3]
+            head = (0x89 << 24 | (packet.ts - old.ts) << 10 | len(old.payload)).to_bytes(4, "big")
+        old_payload = plain.left[number - 3].payload if number >= 3 else b""
+        made.append(replace(packet, pt=121, payload=head + b"\x09" + old_payload + packet.payload))
+    recording = recorded(tmp_path, replace(scene, left=lost(made, {10, 11, 12, 40})))
+    assert_heard(channels(recording)[0], encoded.heard(voice, plain.left, zero(plain)))
+    assert recording.info["Caller-Packets"].endswith("recovered=4")
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_redundant_opus_and_error_correction_in_the_same_packets(levels: int, tmp_path: Path) -> None:
+    """Opus in RED, as browsers send it, a packet in ten with a block of ULPFEC in its place (RFC 5109)."""
+    voice = encoded.opus(1)
+    wrapper = replace(voice, pt=63, rtpmap="red/48000/2", fmtp="111/111")
+    fec = replace(voice, pt=96, rtpmap="ulpfec/48000", fmtp="")
+    plain = encoded.call(voice, replace(encoded.g722(2), pt=9), (1, 2))
+    ends = plain.dialog.caller.media, plain.dialog.callee.media
+    texts = [encoded.offer(end, wrapper, voice, fec, encoded.g722(2)) for end in ends]
+    signals = (*set_up(plain.dialog, START_NS, *texts), *plain.signals[-2:])
+    sent: list[Rtp] = []
+    for n, packet in enumerate(red(plain.left, 63, 111, levels)):
+        sent.append(replace(packet, seq=packet.seq + n // 10))
+        if n % 10 == 9:
+            sent.append(replace(packet, seq=packet.seq + n // 10 + 1, payload=bytes([96]) + bytes(40)))
+    scene = replace(plain, signals=signals, left=lost(sent, {13, 30, 50}))
+    recording = recorded(tmp_path, scene)
+    assert recording.info["Codec"] == "caller OPUS; callee G722"
+    assert recording.info["Caller-Packets"].endswith("recovered=3")
+    assert_heard(channels(recording)[0], encoded.heard(voice, plain.left, zero(plain), per_packet=1))
+    assert "15 packets of caller are forward error correction (ULPFEC)" in notes(recording)
+    assert again(recording).exit_code == 0
+
+
 def test_what_no_copy_holds_stays_silent(tmp_path: Path) -> None:
     voice, plain, scene = redundant(1, {5, 6, 7})
     recording = recorded(tmp_path, scene)
@@ -431,6 +593,253 @@ def test_a_payload_that_makes_no_sense_is_silence_and_counted(tmp_path: Path) ->
     left = tuple(replace(p, payload=bad) if number in (9, 10) else p for number, p in enumerate(scene.left))
     recording = recorded(tmp_path, replace(scene, left=left))
     assert_heard(channels(recording)[0], encoded.heard(voice, lost(scene.left, {9, 10}), zero(scene), per_packet=1))
+    assert "2 packets of caller could not be decoded; they are silence in the WAV" in notes(recording)
+
+
+@pytest.mark.parametrize("frame_ms", [10, 20, 40, 60])
+def test_opus_that_sends_nothing_in_pauses(frame_ms: int, tmp_path: Path) -> None:
+    """DTX as libopus does it: it keeps quiet but for a packet now and then, and the time stamps go on."""
+    sound = encoded.tune(48000, 1).copy()
+    sound[48000:110000] = 0
+    voice = encoded.opus_dtx(sound, frame_ms)
+    scene = encoded.call(voice, replace(encoded.opus(2), pt=112), (1, 1))
+    said = [packet for packet in scene.left if len(packet.payload) > 2]
+    assert len(said) < 0.75 * len(scene.left)
+    scene = replace(scene, left=tuple(replace(packet, seq=n) for n, packet in enumerate(said)))
+    recording = recorded(tmp_path, scene)
+    assert "lost=0 " in recording.info["Caller-Packets"]
+    frames = {packet.place_ns: packet.payload for packet in said}
+    decoded = iter(voice.decode(list(frames.values())).reshape(len(frames), -1))
+    expected = np.zeros(len(sound), dtype=np.int16)
+    for place in frames:
+        at = (place - zero(scene)) * 48 // MS
+        expected[at : at + voice.frame_samples] = next(decoded)
+    assert_heard(channels(recording)[0], expected)
+    assert "Caller-Gap" in recording.info
+
+
+def test_both_rates_of_g_723_1_and_silence_descriptions_in_one_stream(tmp_path: Path) -> None:
+    """6.3 kbit/s from an encoder; frames of 5.3 kbit/s of any bits, and silence of 30 ms, between them."""
+    voice, draw = encoded.g723(1), random.Random(4)
+    low = [bytes([draw.randrange(64) << 2 | 1]) + draw.randbytes(19) for _ in voice.frames]
+    frames = [(voice.frames[n], low[n], bytes([2, 1, 2, 3]))[(n // 4) % 3] for n in range(len(voice.frames))]
+    mixed = replace(voice, frames=tuple(frames))
+    scene = encoded.call(mixed, encoded.gsm(2), (3, 2))
+    recording = recorded(tmp_path, scene)
+    heard = iter(voice.decode([frame for frame in frames if len(frame) > 4]).reshape(-1, 240))
+    silent = np.zeros(240, dtype=np.int16)
+    whole = len(frames) // 3 * 3
+    expected = np.concatenate([silent if len(frame) == 4 else next(heard) for frame in frames[:whole]])
+    left = channels(recording)[0]
+    assert left[: len(expected)].tolist() == expected.tolist()
+    assert "could not be decoded" not in notes(recording)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [(20, "mode=20"), (30, "mode=30"), (30, ""), (20, "mode=30"), (30, "mode=20")]
+)
+def test_both_modes_of_ilbc(mode: int, said: str, tmp_path: Path) -> None:
+    """Frames of any bits, as ffmpeg decodes them; the size of a packet tells the mode where the description lies."""
+    size, head = {20: (38, b"#!iLBC20\n"), 30: (50, b"#!iLBC30\n")}[mode]
+    draw = random.Random(mode)
+    frames = tuple(draw.randbytes(size - 1) + b"\0" for _ in range(90))
+    decode = encoded.by_command("-f", "ilbc", head=head)
+    left = Voice("iLBC/8000", 97, 8000, mode, frames, np.zeros(1, np.int16), decode, said)
+    scene = encoded.call(left, encoded.gsm(2), (1, 2))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene), per_packet=1))
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 32000, 44100, 48000])
+@pytest.mark.parametrize("stereo", [False, True])
+def test_l16_of_every_rate(rate: int, stereo: bool, tmp_path: Path) -> None:
+    first, second = encoded.tune(rate, 1), encoded.tune(rate, 2)
+    frame = 2 * (rate // 100) * (1 + stereo)
+    left = encoded.l16_stereo(first, second, rate) if stereo else encoded.l16(rate, 1)
+    data = np.stack((first, second), axis=1).astype(">i2").tobytes() if stereo else first.astype(">i2").tobytes()
+    frames = encoded.cut(data, frame)
+    left = replace(left, frames=frames)
+    scene = encoded.call(left, replace(encoded.gsm(2), pt=3), (2, 2))
+    step = rate // 100 * 2
+    scene = replace(scene, left=tuple(replace(p, ts=77 + n * step) for n, p in enumerate(scene.left)))
+    recording = recorded(tmp_path, scene)
+    assert recording.wav.rate == rate
+    expected = (first.astype(np.int32) + second) // 2 if stereo else first
+    size = len(scene.left) * step
+    found = channels(recording)[0][:size]
+    assert found.tolist() == expected[:size].tolist()
+
+
+# -- descriptions that say too little, or what is not so ------------------------------------------------------------
+
+
+def renamed(scene: Scene, old: str, new: str) -> Scene:
+    """The scene with other lines in its descriptions."""
+    changed = [replace(one, text=relined(one.text, old, new)) for one in scene.signals]
+    return replace(scene, signals=tuple(changed))
+
+
+def relined(message: bytes, old: str, new: str) -> bytes:
+    head, _, body = message.partition(b"\r\n\r\n")
+    body = body.replace(old.encode(), new.encode())
+    head = re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % len(body), head)
+    return head + b"\r\n\r\n" + body
+
+
+STATIC: dict[str, Callable[[int], Voice]] = {
+    "G726-32": lambda seed: replace(encoded.g726(4, seed), pt=2),
+    "GSM": encoded.gsm,
+    "G723": encoded.g723,
+    "G722": encoded.g722,
+    "L16/44100 stereo": lambda seed: replace(
+        encoded.l16_stereo(encoded.tune(44100, seed), encoded.tune(44100, seed), 44100), pt=10
+    ),
+    "L16/44100": lambda seed: replace(encoded.l16(44100, seed), pt=11),
+}
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_payload_types_that_need_no_rtpmap(name: str, tmp_path: Path) -> None:
+    left, right = STATIC[name](1), STATIC[name](2)
+    count = 1 if "stereo" in name else 2
+    scene = renamed(encoded.call(left, right, (count, count)), f"a=rtpmap:{left.pt} {left.rtpmap}\r\n", "")
+    assert not [one for one in scene.signals if b"rtpmap" in one.text]
+    recording = recorded(tmp_path, scene)
+    sound = channels(recording)
+    assert recording.wav.rate == left.rate
+    if "stereo" in name:
+        assert sound[0][: len(left.played)].tolist() == left.played.tolist()
+    else:
+        assert_heard(sound[0], encoded.heard(left, scene.left, zero(scene)))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("G.722", "G722"),
+        ("G.726 32", "G726-32"),
+        ("G.726 32", "G721/8000"),
+        ("G.723.1", "G723.1/8000"),
+        ("Opus", "opus/48000"),
+        ("Opus", "OPUS/48000/1"),
+        ("Opus", "opus/8000/1"),
+        ("AMR", "AMR"),
+        ("AMR-WB", "amr-wb/8000"),
+        ("Speex", "SPEEX/8000/1"),
+        ("GSM", "GSM/0"),
+    ],
+)
+def test_names_and_rates_that_are_not_as_registered(name: str, says: str, tmp_path: Path) -> None:
+    """A rate that is left out or wrong where a codec has only one, other names, other letters."""
+    count = per_packet(name)
+    left, right = VOICES[name](1), VOICES[name](2)
+    scene = renamed(encoded.call(left, right, (count, count)), left.rtpmap, says)
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+    assert float(recording.info["Caller-Packets"].rpartition("jitter=")[2].removesuffix("ms")) < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "clock"),
+    [("G.722", "G722/16000", 8000), ("AMR-WB", "AMR-WB/16000", 8000), ("Opus", "opus/48000/2", 8000)],
+)
+def test_a_clock_that_is_not_what_the_description_says(name: str, says: str, clock: int, tmp_path: Path) -> None:
+    """Time stamps count at another rate than that of the rtpmap, or of the codec: the sound keeps its length."""
+    count = per_packet(name)
+    left, right = VOICES[name](1), VOICES[name](2)
+    scene = renamed(encoded.call(left, right, (count, count)), left.rtpmap, says)
+    step = clock * left.frame_ms * count // 1000
+    slow = tuple(replace(packet, ts=5000 + n * step) for n, packet in enumerate(scene.left))
+    scene = replace(scene, left=lost(slow, {20, 21}))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+    assert f"counts time at {clock} Hz" in notes(recording)
+    assert float(recording.info["Caller-Packets"].rpartition("jitter=")[2].removesuffix("ms")) < 1
+    assert again(recording).exit_code == 0
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5])
+@pytest.mark.parametrize("aal2", [False, True])
+def test_g_726_that_is_packed_the_other_way_round(bits: int, aal2: bool, tmp_path: Path) -> None:
+    """As real phones do it: AAL2's packing under the name of RFC 3551's, or the reverse; the other side keeps to it."""
+    left, right = encoded.g726(bits, 1, aal2=aal2), encoded.g726(bits, 2, aal2=not aal2)
+    told = replace(left, rtpmap=right.rtpmap)
+    scene = encoded.call(told, right)
+    scene = replace(scene, left=lost(scene.left, {30}))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene)))
+    assert_heard(channels(recording)[1], encoded.heard(right, scene.right, zero(scene)))
+    name, other = right.rtpmap.partition("/")[0], left.rtpmap.partition("/")[0]
+    assert notes(recording).startswith(f"Note: caller's {name} is packed as {other} is, and is decoded so")
+    assert again(recording).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["AMR", "AMR-WB"])
+@pytest.mark.parametrize("octets", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_amr_in_the_other_payload_mode(name: str, octets: bool, count: int, tmp_path: Path) -> None:
+    """The description says octet-align, or does not, and the packets are otherwise; the other side keeps to it."""
+    left, right = encoded.amr(name, 1, octets=octets), encoded.amr(name, 2, octets=not octets)
+    scene = encoded.call(replace(left, fmtp=right.fmtp), right, (count, 2))
+    scene = replace(scene, left=lost(scene.left, {30}))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene), per_packet=count))
+    assert_heard(channels(recording)[1], encoded.heard(right, scene.right, zero(scene)))
+    way = "octet-aligned" if octets else "bandwidth-efficient"
+    assert notes(recording) == f"Note: caller's {name} is {way}, not as its SDP has it, and is decoded so"
+    assert again(recording).exit_code == 0
+
+
+@pytest.mark.parametrize("aal2", [False, True])
+def test_g_726_at_40_kbit_s_by_the_book(aal2: bool, tmp_path: Path) -> None:
+    """As phones encode it, which is not as FFmpeg does: one side each."""
+    played = encoded.tune(8000, 1)[:16_000]
+    frames = encoded.cut(encoded.g726_by_the_book(played), 50)
+    if aal2:
+        frames = tuple(repacked(frame) for frame in frames)
+    name = "AAL2-G726-40" if aal2 else "G726-40"
+    right = encoded.g726(5, 2, aal2=aal2)
+    left = replace(right, frames=frames, played=played)
+    recording = recorded(tmp_path, encoded.call(left, right))
+    sound = channels(recording)
+    assert likeness(sound[0][100:16_000], played[100:]) > 0.999  # the first samples are its encoder's run-up
+    assert likeness(sound[1], right.played) > 0.995
+    assert f", {name} by the Recommendation itself; the packets" in recording.info["Decoded"]
+    assert again(recording).exit_code == 0
+
+
+def repacked(frame: bytes) -> bytes:
+    """Codes of 5 bits, the first in the high bits in place of the low ones."""
+    number = int.from_bytes(frame, "little")
+    return int("".join(f"{number >> at & 31:05b}" for at in range(0, 8 * len(frame), 5)), 2).to_bytes(len(frame), "big")
+
+
+def test_noise_in_g_726_is_decoded_as_it_was_told(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    left = replace(encoded.g726(4, 1), frames=tuple(draw.randbytes(40) for _ in range(300)))
+    scene = encoded.call(left, encoded.gsm(2))
+    recording = recorded(tmp_path, scene)
+    assert_heard(channels(recording)[0], encoded.heard(left, scene.left, zero(scene)))
+    assert "packed" not in notes(recording)
+
+
+def test_a_description_of_another_codec_is_no_crash(tmp_path: Path) -> None:
+    """G.722 that is called Opus, GSM that is called AMR: nonsense, of the same length or silent, and counted."""
+    left, right = encoded.g722(1), replace(encoded.gsm(2), pt=96)
+    scene = renamed(encoded.call(left, right), "9 G722/8000", "9 opus/48000/2")
+    scene = renamed(scene, "96 GSM/8000", "96 AMR/8000")
+    recording = recorded(tmp_path, scene)
+    assert float(recording.info["Duration"]) < 4
+    assert "could not be decoded" in notes(recording)
+
+
+@pytest.mark.parametrize(("name", "size"), [("GSM", 32), ("G.726 24", 2), ("G.723.1", 19), ("AMR", 3), ("Speex", 2)])
+def test_frames_that_are_cut_short_are_silence_and_counted(name: str, size: int, tmp_path: Path) -> None:
+    left, right = VOICES[name](1), VOICES[name](2)
+    scene = encoded.call(left, right)
+    cut = tuple(replace(p, payload=p.payload[:size]) if n in (7, 12) else p for n, p in enumerate(scene.left))
+    recording = recorded(tmp_path, replace(scene, left=cut))
+    assert_heard(channels(recording)[0], encoded.heard(left, lost(scene.left, {7, 12}), zero(scene)))
     assert "2 packets of caller could not be decoded; they are silence in the WAV" in notes(recording)
 
 

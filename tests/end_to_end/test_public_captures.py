@@ -80,12 +80,10 @@ DIFFERENT: dict[tuple[str, int], tuple[set[str], str]] = {
     ("fuzz-2006-06-26-2594.pcap", 5): ({"caller"}, FUZZED),
     ("fuzz-2006-06-26-2594.pcap", 6): ({"end"}, FUZZED),
     ("fuzz-2006-06-26-2594.pcap", 7): ({"missing"}, FUZZED),
-    ("websocket-sip.pcapng", CAPTURE): ({"Call-IDs"}, "SIP over WebSocket is not read"),
     **dict.fromkeys(
         (("voipshark_SIP-SRTP_two_parties.pcap", number) for number in (1, 2)),
         ({"outcome"}, "the manifest calls all SRTP encrypted; the keys of these calls are in their SDP"),
     ),
-    ("websocket-sip.pcapng", 1): ({"missing"}, "SIP over WebSocket is not read"),
 }
 MORE_AUDIBLE = {("FAX-Call-t38.pcap", "10.35.60.100:15580 > 10.23.1.52:16756")}
 """Streams of which tshark, and so the manifest, sees only a part (see DIFFERENT)."""

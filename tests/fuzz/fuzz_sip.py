@@ -31,6 +31,18 @@ CALL = [
     b"c: application/dtmf-relay\r\n\r\nSignal=5\r\nDuration=160",
     b"REFER sip:a@x SIP/2.0\r\nf: <sip:b@x>;tag=b\r\nt: <sip:a@x>;tag=a\r\ni: c\r\nCSeq: 3 REFER\r\nr: <tel:+1-2>\r\n"
     b"\r\n",
+    b"REFER sip:a@x SIP/2.0\r\nf: <sip:b@x>;tag=b\r\nt: <sip:a@x>;tag=a\r\ni: c\r\nCSeq: 5 REFER\r\n"
+    b"Refer-To: <sip:d@x?Replaces=c%40h%3Bto-tag%3Db%3Bfrom-tag%3Da&Require=replaces>\r\n\r\n",
+    b"NOTIFY sip:b@x SIP/2.0\r\nf: <sip:a@x>;tag=a\r\nt: <sip:b@x>;tag=b\r\ni: c\r\nCSeq: 6 NOTIFY\r\n"
+    b"Event: refer;id=5\r\nc: message/sipfrag;version=2.0\r\n\r\nSIP/2.0 200 OK\r\n",
+    b"SIP/2.0 302 Moved\r\nf: <sip:a@x>;tag=a\r\nt: <sip:b@x>;tag=b\r\ni: c\r\nCSeq: 1 INVITE\r\n"
+    b"Contact: <sip:d@x>;q=0.5, <tel:+31-20>\r\n\r\n",
+    b"INVITE sip:d@x SIP/2.0\r\nf: <sip:a@x>;tag=q\r\nt: <sip:d@x>\r\ni: e\r\nCSeq: 1 INVITE\r\n"
+    b"Replaces: c;early-only\r\nJoin: c\r\nReferred-By: <sip:b@x>\r\n"
+    b"History-Info: <sip:b@x?Reason=SIP%3Bcause%3D302>;index=1,"
+    b'<sip:d@x;cause=302>;index=1.1;mp=1\r\nP-Charging-Vector: icid-value="abcdefgh"\r\nX-Call-ID: cccccccc\r\n'
+    b"Require: siprec\r\nc: multipart/mixed;boundary=q\r\n\r\n--q\r\n\r\n<rec:recording xmlns:rec='x'>"
+    b"<participant><nameID aor='sip:1@x'><name>A &amp; B</name></nameID></participant></rec:recording>\r\n--q--\r\n",
     b"BYE sip:a@x SIP/2.0\r\nf: <sip:b@x>;tag=b\r\nt: <sip:a@x>;tag=a\r\ni: c\r\nCSeq: 4 BYE\r\n\r\n",
 ]
 SEEDS = CALL + [path.read_bytes() for path in sorted((ROOT / "fixtures" / "rfc4475").glob("*.dat"))]

@@ -16,13 +16,18 @@ def test_there_are_targets() -> None:
         "codecs",
         "columns",
         "kept",
+        "keys",
         "live",
+        "masking",
         "reassembly",
+        "rtcp",
         "sdp",
         "sip",
         "spool",
         "srtp",
         "timeline",
+        "tls",
+        "websocket",
     }
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapdeck.rtp.events import DIGITS, Digit, digits
+from tapdeck.rtp.events import DIGITS, HIDDEN, MASKED, Digit, digits
 
 Event = tuple[int, int, bytes]
 
@@ -68,6 +68,47 @@ def test_a_long_event_lasts_as_long_as_all_its_segments() -> None:
     assert [one.duration for one in digits(packets)] == [2 * 0xFFFF + 400]
 
 
+@pytest.mark.parametrize("lost", [{1}, {1, 2}, {2}, {3}, {1, 2, 3}, {0, 1, 2}, {4, 5, 6}])
+def test_a_long_event_is_one_digit_whichever_packets_of_a_segment_are_lost(lost: set[int]) -> None:
+    """The second segment begins at 0xFFFF, though nobody heard the first one get that far."""
+    packets = [event(k, 1000, 7, min(0x4000 * (k + 1), 0xFFFF)) for k in range(4)]
+    packets += [event(4 + k, 1000 + 0xFFFF, 7, 160 * (k + 1)) for k in range(3)]
+    packets += [event(9 + k, 1000 + 0xFFFF, 7, 640, end=True) for k in range(3)]
+    heard = [packet for number, packet in enumerate(packets) if number not in lost]
+    found = list(digits(heard))
+    assert [(one.digit, one.time) for one in found] == [("7", heard[0][0])]
+    assert found[0].duration == 0xFFFF + 640
+
+
+def test_a_whole_segment_of_a_long_event_may_be_lost() -> None:
+    packets = [event(0, 5, 7, 160), event(1, 5 + 2 * 0xFFFF, 7, 160), event(2, 5 + 2 * 0xFFFF, 7, 320, end=True)]
+    assert list(digits(packets)) == [Digit(0, "7", 2 * 0xFFFF + 320)]
+
+
+def test_late_packets_of_an_earlier_segment_are_no_new_digit() -> None:
+    first = [event(0, 1000, 7, 0x8000), event(1, 1000, 7, 0xFFFF)]
+    rest = [event(2, 1000 + 0xFFFF, 7, 160), event(3, 1000 + 0xFFFF, 7, 320, end=True)]
+    assert list(digits([first[0], rest[0], first[1], rest[1]])) == [Digit(0, "7", 0xFFFF + 320)]
+
+
+def test_the_same_key_twice_with_all_ends_lost_is_two_digits() -> None:
+    """Between them the key was up: the second time stamp lies behind the longest duration of the first."""
+    first, second = press(0, 8000, 5)[:3], press(50, 9000, 5)[:3]
+    assert list(digits(first + second)) == [Digit(0, "5", 480), Digit(50, "5", 480)]
+
+
+def test_a_sender_that_moves_its_time_stamp_along_presses_once() -> None:
+    """Some send each update under its own time stamp, with the duration since then or since the start."""
+    moved = [event(k, 8000 + 160 * k, 5, 160) for k in range(5)] + [event(5, 8000 + 800, 5, 160, end=True)]
+    grown = [event(k, 8000 + 160 * k, 5, 160 * (k + 1)) for k in range(5)]
+    assert [(one.digit, one.duration) for one in digits(moved)] == [("5", 960)]
+    assert [one.digit for one in digits(grown)] == ["5"]
+
+
+def test_a_masked_event_is_a_key_without_a_name() -> None:
+    assert [one.digit for one in digits(press(0, 8000, MASKED) + press(50, 12_000, MASKED))] == [HIDDEN, HIDDEN]
+
+
 def test_another_key_behind_a_long_event_is_another_digit() -> None:
     packets = [event(0, 1000, 7, 0xFFFF), event(1, 1000 + 0xFFFF, 8, 400)]
     assert "".join(one.digit for one in digits(packets)) == "78"
@@ -92,4 +133,5 @@ def test_any_payloads(packets: list[Event]) -> None:
     found = list(digits(packets))
     assert len(found) <= len({stamp for _, stamp, _ in packets})
     codes = {payload[0] for _, _, payload in packets if len(payload) >= 4}
-    assert {one.digit for one in found} <= {([*DIGITS, "flash"])[code] for code in codes if code <= 16}
+    names = dict(enumerate([*DIGITS, "flash"])) | {MASKED: HIDDEN}
+    assert {one.digit for one in found} <= {names[code] for code in codes if code in names}

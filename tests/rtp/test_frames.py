@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapdeck.rtp.codecs import Codec, codec
-from tapdeck.rtp.frames import MAX_FRAMES, Frame, frames, samples
+from tapdeck.rtp.frames import MAX_FRAMES, Frame, broken, fills, frames, samples
 
 FORMATS = {
     "G722": ("G722", 8000, 1, ""),
@@ -148,3 +148,41 @@ def test_what_is_not_decoded(form: tuple[str, int, int, str]) -> None:
 def test_the_clock_of_g722_is_half_its_rate() -> None:
     one = known("G722")
     assert (one.clock, one.rate) == (8000, 16000)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(payload=st.binary(max_size=400))
+def test_what_is_broken_has_no_sound_and_no_silence(name: str, payload: bytes) -> None:
+    one = known(name)
+    if broken(one, payload):
+        assert payload
+        assert not samples(one, payload)
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "expected"),
+    [
+        ("GSM", b"\xd0" + bytes(31), True),
+        ("GSM", b"", False),
+        ("G729", bytes(9), True),
+        ("G729", bytes(2), False),  # a silence description (Annex B)
+        ("G723", bytes([2, 1, 2, 3]), False),  # the same of G.723.1
+        ("G723", bytes([2, 1, 2]), True),
+        ("G726-24", bytes(2), True),
+        ("AMR octets", b"\xf0\x7c", False),  # no data
+        ("AMR octets", b"\xf0\x3c" + bytes(5), True),
+        ("OPUS", b"\x08", False),  # a packet without frames: DTX
+        ("OPUS", b"\x03", True),
+        ("ILBC", bytes(37), True),
+    ],
+)
+def test_what_is_cut_short_is_told_from_a_pause(name: str, payload: bytes, expected: bool) -> None:
+    assert broken(known(name), payload) is expected
+
+
+@pytest.mark.parametrize("name", ["AMR", "AMR octets", "AMR-WB"])
+@given(payload=st.binary(max_size=300))
+def test_what_fills_a_payload_is_all_of_it(name: str, payload: bytes) -> None:
+    if fills(known(name), payload):
+        assert payload
+        assert not broken(known(name), payload)

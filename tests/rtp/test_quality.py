@@ -1,18 +1,20 @@
 """Jitter by hand and by a plain loop over RFC 3550's D(i-1, i)."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapdeck.rtp.quality import jitter_ms
+from tapdeck.rtp.quality import by_window, counted, jitter_ms
 
 MS = 1_000_000
 
 
 def jitter(times_ms: list[float], stamps: list[int], rate: int = 8000) -> float:
     times = np.array([int(time * MS) for time in times_ms], dtype=np.int64)
-    return jitter_ms(times, np.array([stamp & 0xFFFF_FFFF for stamp in stamps], dtype=np.uint32), rate)
+    return jitter_ms(times, np.array([stamp & 0xFFFF_FFFF for stamp in stamps], dtype=np.uint32), rate)[0]
 
 
 def test_an_even_stream_has_none() -> None:
@@ -37,6 +39,43 @@ def test_jumps_and_pauses_are_no_jitter() -> None:
 @pytest.mark.parametrize(("count", "rate"), [(0, 8000), (1, 8000), (5, 0)])
 def test_too_little_to_say(count: int, rate: int) -> None:
     assert jitter([20.0 * k for k in range(count)], list(range(count)), rate) == 0.0
+
+
+@given(st.lists(st.floats(0, 500), min_size=1, max_size=200))
+def test_the_highest_is_that_of_the_running_estimate(parted: list[float]) -> None:
+    """As the RFC has it, packet after packet."""
+    times = np.cumsum([0, *(int((20 + late) * MS) for late in parted)])
+    stamps = np.arange(len(times), dtype=np.uint32) * 160
+    estimate, highest = 0.0, 0.0
+    for late in parted:
+        estimate += (late - estimate) / 16
+        highest = max(highest, estimate)
+    assert jitter_ms(times, stamps, 8000)[1] == pytest.approx(highest, abs=0.001)
+
+
+def test_losses_by_window() -> None:
+    """A burst of four from 9 to 11.5 s: two were due in the first ten seconds; one packet is missing at 25 s."""
+    time = np.array([0, 9, 11.5, 24, 26]) * 1e9
+    missed, touched = by_window(time.astype(np.int64), np.array([2, 4]), np.array([4, 1]), 10 * 10**9)
+    assert (missed, touched) == ({0: 1, 1: 3, 2: 1}, {0: 1, 1: 1, 2: 1})
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40 * 10**9), st.integers(1, 3000)), min_size=1, max_size=30),
+    st.sampled_from([1, 20, 10_000]),
+)
+def test_no_lost_packet_is_left_out(packets: list[tuple[int, int]], step: int) -> None:
+    time = np.array([0, *(at * step for at, _ in packets)], dtype=np.int64)
+    length = np.array([lost for _, lost in packets])
+    missed, touched = by_window(time, np.arange(1, len(time)), length, 10 * 10**9)
+    assert missed.total() == length.sum()
+    assert set(missed) == set(touched)
+    assert all(count > 0 for count in (*missed.values(), *touched.values()))
+
+
+@given(st.lists(st.integers(-(2**40), 2**40) | st.integers(-5, 5)))
+def test_counted(numbers: list[int]) -> None:
+    assert counted(np.array(numbers, dtype=np.int64)) == Counter(numbers)
 
 
 @given(

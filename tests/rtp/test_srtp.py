@@ -9,7 +9,6 @@ import struct
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +39,8 @@ def ctr(key: bytes, first: bytes, data: bytes) -> bytes:
 # -- vectors -----------------------------------------------------------------------------------------------------------
 
 
-def test_key_derivation_of_rfc_3711_b_3() -> None:
+def test_key_derivation_of_rfc_3711() -> None:
+    """RFC 3711 appendix B.3: cipher key, cipher salt, and 94 bytes of authentication key."""
     key, salt = h("E1F97A0D3E018BE0D64FA32C06DE4139"), h("0EC675AD498AFEEBB6960B3AABE6")
     assert derive(key, salt, ENCRYPTION, 16) == h("C61E7A93744F39EE10734AFE3FF7A087")
     assert derive(key, salt, SALT, 14) == h("30CBBC08863D8C85D49DB34A9AE1")
@@ -50,55 +50,94 @@ def test_key_derivation_of_rfc_3711_b_3() -> None:
     )
 
 
-def test_key_derivation_of_rfc_6188_7_3() -> None:
-    key = h("f0f04914b513f2763a1b1fa130f10e29 98f6f6e43e4309d1e622a0e332b9f1b6")
-    salt = h("3b04803de51ee7c96423ab5b78d2")
-    assert derive(key, salt, ENCRYPTION, 32) == h("5ba1064e30ec51613cad926c5a28ef73 1ec7fb397f70a960653caf06554cd8c4")
-    assert derive(key, salt, SALT, 14) == h("fa31791685ca444a9e07c6c64e93")
-    assert derive(key, salt, AUTHENTICATION, 20) == h("fd9c32d39ed5fbb5a9dc96b30818454d1313dc05")
+@pytest.mark.parametrize(
+    ("key", "salt", "session_key", "session_salt", "authentication"),
+    [
+        (
+            "f0f04914b513f2763a1b1fa130f10e29 98f6f6e43e4309d1e622a0e332b9f1b6",
+            "3b04803de51ee7c96423ab5b78d2",
+            "5ba1064e30ec51613cad926c5a28ef73 1ec7fb397f70a960653caf06554cd8c4",
+            "fa31791685ca444a9e07c6c64e93",
+            "fd9c32d39ed5fbb5a9dc96b30818454d1313dc05",
+        ),
+        (
+            "73edc66c4fa15776fb57f9505c171365 50ffda71f3e8e5f1",
+            "c8522f3acd4ce86d5add78edbb11",
+            "31874736a8f1143870c26e4857d8a5b2 c4a354407faadabb",
+            "2372b82d639b6d8503a47adc0a6c",
+            "355b10973cd95b9eacf4061c7e1a7151e7cfbfcb",
+        ),
+    ],
+    ids=["section 7.2, AES-256", "section 7.4, AES-192"],
+)
+def test_key_derivation_of_rfc_6188(
+    key: str, salt: str, session_key: str, session_salt: str, authentication: str
+) -> None:
+    """RFC 6188 sections 7.2 (AES_256_CM_PRF) and 7.4 (AES_192_CM_PRF)."""
+    assert derive(h(key), h(salt), ENCRYPTION, len(h(session_key))) == h(session_key)
+    assert derive(h(key), h(salt), SALT, 14) == h(session_salt)
+    assert derive(h(key), h(salt), AUTHENTICATION, 20) == h(authentication)
 
 
 SALT_B2 = h("F0F1F2F3F4F5F6F7F8F9FAFBFCFD")
 
 
 @pytest.mark.parametrize(
-    ("key", "stream"),
+    ("key", "first", "last"),
     [
         (
             "2B7E151628AED2A6ABF7158809CF4F3C",
             "E03EAD0935C95E80E166B16DD92B4EB4 D23513162B02D0F72A43A2FE4A5F97AB 41E95B3BB0A2E8DD477901E4FCA894C0",
+            "EC8CDF7398607CB0F2D21675EA9EA1E4 362B7C3C6773516318A077D7FC5073AE 6A2CC3787889374FBEB4C81B17BA6C44",
         ),
         (
             "57f82fe3613fd170a85ec93c40b1f092 2ec4cb0dc025b58272147cc438944a98",
             "92bdd28a93c3f52511c677d08b5515a4 9da71b2378a854f67050756ded165bac 63c4868b7096d88421b563b8c94c9a31",
+            "cea518c90fd91ced9cbb18c078a54711 3dbc4814f4da5f00a08772b63c6a046d 6eb246913062a16891433e97dd01a57f",
+        ),
+        (
+            "eab234764e517b2d3d160d587d8c8621 9740f65f99b6bcf7",
+            "35096cba4610028dc1b57503804ce37c 5de986291dcce161d5165ec4568f5c9a 474a40c77894bc17180202272a4c264d",
+            "d108d1a31a00bad6367ec23eb044b415 c8f57129fdeb970b59f917b257662d4c a5dab625811034e8cebdfeb6dc158dd3",
         ),
     ],
+    ids=["RFC 3711 B.2", "RFC 6188 section 7.1", "RFC 6188 section 7.3"],
 )
-def test_key_streams_of_rfc_3711_b_2_and_rfc_6188_7_1(key: str, stream: str) -> None:
-    blocks = counters(SALT_B2, 0, np.zeros(1, dtype=np.int64), np.array([3]))
-    assert encrypted(h(key), blocks) == h(stream)
+def test_key_streams(key: str, first: str, last: str) -> None:
+    """RFC 3711 appendix B.2, RFC 6188 sections 7.1 and 7.3: SSRC and index 0, blocks 0 to 2 and 0xFEFF to 0xFF01."""
+    stream = encrypted(h(key), counters(SALT_B2, 0, np.zeros(1, dtype=np.int64), np.array([0xFF02])))
+    assert stream[: 3 * 16] == h(first)
+    assert stream[-3 * 16 :] == h(last)
 
 
 @pytest.mark.parametrize(
-    ("key", "sealed"),
+    ("name", "sealed"),
     [
         (
-            bytes(range(16)),
-            "f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f42a5f47a51c7d19b36de3adf8833"
+            "AEAD_AES_128_GCM",
+            "f24de3a3fb34de6cacba861c9d7e4bca be633bd50d294e6f42a5f47a51c7d19b 36de3adf8833"
             "899d7f27beb16a9152cf765ee4390cce",
         ),
         (
-            bytes(range(32)),
-            "32b1de78a822fe12ef9f78fa332e33aab18012389a58e2f3b50b2a0276ffae0f1ba63799b87b"
+            "AEAD_AES_256_GCM",
+            "32b1de78a822fe12ef9f78fa332e33aa b18012389a58e2f3b50b2a0276ffae0f 1ba63799b87b"
             "7aa3db36dfffd6b0f9bb7878d7a76c13",
         ),
     ],
 )
-def test_packets_of_rfc_7714_16(key: bytes, sealed: str) -> None:
-    first = nonce(h("517569642070726f2071756f"), 0x5501A0B2, 0xF17B)
-    assert first == h("51753c6580c2726f20718414")
-    plain = AESGCM(key).decrypt(first, h(sealed), h("8040f17b8041f8d35501a0b2"))
-    assert plain == b"Gallia est omnis divisa in partes tres"
+def test_packets_of_rfc_7714(name: str, sealed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 7714 section 16, 16.1.2 and 16.2.2. Its key and salt are those of the session: nothing is derived."""
+    header, salt = h("8040f17b8041f8d35501a0b2"), b"Quid pro quo"
+    assert nonce(salt, 0x5501A0B2, 0xF17B) == h("51753c6580c2726f20718414")
+    monkeypatch.setattr("tapdeck.rtp.srtp.derive", lambda key, salt, label, *_: key if label == ENCRYPTION else salt)
+    session = Session(Master(SUITES[name], bytes(range(SUITES[name].key)), salt))
+    packet = header + h(sealed)
+    found = session.open(batch([packet]), np.array([0xF17B]))
+    assert (found.rows.tolist(), found.data.tobytes()) == ([0], b"Gallia est omnis divisa in partes tres")
+    for place in (0, 5, 12, -1):
+        changed = bytearray(packet)
+        changed[place] ^= 1
+        assert not len(session.open(batch([bytes(changed)]), np.array([0xF17B])).rows)
 
 
 # -- packets made by the text of the RFCs, one at a time -----------------------------------------------------------

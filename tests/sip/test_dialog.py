@@ -439,6 +439,12 @@ DIGITS = """
          Digits caller #
     5    alice>bob INFO 4 a/b "Content-Type: application/dtmf-relay" body=Signal=!
     6    alice>bob INFO 5 a/b "Content-Type: text/plain" body=5
+    7    alice>bob INFO 6 a/b "Content-Type: application/dtmf" body=Signal=7|Duration=250|
+         Digits caller 7
+    8    alice>bob INFO 7 a/b "Content-Type: application/dtmf-relay" body=Signal=16|Duration=250|
+         Digits caller flash
+    9    alice>bob INFO 8 a/b "Content-Type: application/dtmf-relay; charset=utf-8" body=Signal=X|Duration=250|
+         Digits caller masked
 """
 
 TRANSFER = """

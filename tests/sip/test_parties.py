@@ -93,3 +93,36 @@ def test_diversions_newest_first() -> None:
 def test_referred_by() -> None:
     assert referred_by(invite("b: <sip:referrer@referrer.example>;cid=1")) == "referrer"
     assert referred_by(invite()) == ""
+
+
+@pytest.mark.parametrize(
+    ("headers", "numbers"),
+    [
+        # RFC 7044, appendix B.1: Bob's call was tried at a phone, then went to voicemail.
+        (
+            (
+                "History-Info: <sip:bob@example.com>;index=1",
+                "History-Info: <sip:bob@192.0.2.4?Reason=SIP%3Bcause%3D302>;index=1.1;rc=1",
+                "History-Info: <sip:vm@example.com;target=sip:bob%40example.com;cause=480>;index=1.2;mp=1",
+            ),
+            ("bob", "bob"),
+        ),
+        (("History-Info: <sip:2002@pbx>;index=1, <sip:2003@pbx;cause=302>;index=1.1",), ("2002",)),
+        (("History-Info: <sip:2002@pbx>;index=1, <sip:2003@pbx>;index=1.1;mp=1",), ("2002",)),
+        (
+            (
+                "History-Info: <sip:1@a?Reason=SIP%3Bcause%3D486>;index=1",
+                "History-Info: <sip:2@a?reason=SIP;cause=408>;index=1.1, <sip:3@a>",
+            ),
+            ("2", "1"),
+        ),
+        (("History-Info: <sip:2002@pbx>;index=1, <sip:2002@192.0.2.4>;index=1.1;rc=1",), ()),
+        (
+            ("Diversion: <sip:5@a>;reason=no-answer", "History-Info: <sip:4@a>;index=1, <sip:5@a;cause=408>;index=1.1"),
+            ("5", "4"),
+        ),
+        (("History-Info: ;;;,<>,%%", "History-Info: "), ()),
+    ],
+)
+def test_who_sent_a_call_on_by_its_history(headers: tuple[str, ...], numbers: tuple[str, ...]) -> None:
+    assert diversions(invite(*headers)) == tuple(dict.fromkeys(numbers))

@@ -177,7 +177,7 @@ ZRTP = b"\x10\0\0\1ZRTP" + bytes(20)
         (udp(b"\x80" * 11), Fate.OTHER_UDP),
         (udp(media("1.1.1.1", "1.1.1.2", sources=15).header[:40]), Fate.OTHER_UDP),
         (udp(b"\xb0\0\0\1" + bytes(8) + b"\0\0\xff\xff"), Fate.OTHER_UDP),
-        (udp(b"\xa0\0\0\1" + bytes(8) + b"\x05"), Fate.OTHER_UDP),
+        (udp(b"\xa0\0\0\1" + bytes(8) + b"\x05"), Fate.RTP),  # SRTP, perhaps: its padding count is encrypted
         (tcp(SIP), Fate.TCP),
         (tcp(b"", ports=(5060, 1)), Fate.TCP),
         (tcp(b"GET /index.html HTTP/1.1\r\n\r\n"), Fate.OTHER_TCP),

@@ -33,6 +33,7 @@ def columns(rows: list[tuple[int, Key]]) -> RtpColumns:
         kind=np.full(count, 8, dtype=np.uint8),
         frames=np.ones(count, dtype=np.uint8),
         head=np.full(count, 12, dtype=np.uint16),
+        prints=np.zeros(count, dtype=np.uint32),
     )
 
 

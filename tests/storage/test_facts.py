@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import pytest
 
 from tapdeck.sip.dialog import Party
 from tapdeck.sniffer.account import Account
-from tapdeck.storage.facts import MAX_LIST, Pairs, Press, Recorder, codec_text, pairs, side_notes
+from tapdeck.storage.facts import MAX_LIST, Pairs, Recorder, codec_text, pairs, side_notes
 from tapdeck.storage.localtime import Zone
 from tapdeck.storage.plan import Plan, plan
+from tapdeck.storage.presses import Press
 from tests.storage.calls import heard
 from tests.support import recipes
 from tests.support.media import PCMA, PCMU, SECOND, changed, lost
@@ -26,7 +27,7 @@ def facts(
     scene: Scene,
     *,
     presses: list[Press] | None = None,
-    related: Iterable[str] = (),
+    related: Mapping[str, str] | None = None,
     notes: Iterable[str] = (),
 ) -> tuple[Plan, Pairs]:
     found = heard(folder, scene.packets())
@@ -38,7 +39,7 @@ def facts(
         zone=ZONE,
         recorder=Recorder("desk", "1.2", "box", "eth1"),
         presses=presses or [],
-        related=related,
+        related=related or {},
         notes=notes,
         book=found.engine.book,
     )
@@ -47,7 +48,7 @@ def facts(
 
 def test_the_lines_of_a_plain_call(tmp_path: Path) -> None:
     scene = plain_call(1)
-    _, lines = facts(tmp_path, scene, related=["one", "two"], notes=["a note"])
+    _, lines = facts(tmp_path, scene, related={"one": "outer leg", "two": "same call"}, notes=["a note"])
     values = dict(lines)
     caller, callee = scene.dialog.caller, scene.dialog.callee
     assert values["Datetime"] == "2026-03-02T10:00:00.000+00:00"

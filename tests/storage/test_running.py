@@ -13,15 +13,19 @@ import soundfile
 from tapdeck.sip.dialog import Party
 from tapdeck.sniffer.engine import CallSettings, Limits
 from tapdeck.sniffer.live import LiveEngine
+from tapdeck.sniffer.tls.secrets import Secrets
 from tapdeck.storage.running import Running
 from tapdeck.storage.spool import Origin, SpoolBook, SpoolFiles
 from tests.sniffer.listening import RAW_IP, Wire
 from tests.support import srtp
 from tests.support.ip import Packet
 from tests.support.media import lost
+from tests.support.record import REPOSITORY
 from tests.support.scene import Scene, plain_call
+from tests.support.tls import captured
 
 PORTS = frozenset({5060})
+TLS = REPOSITORY / "fixtures" / "tls"
 
 
 def listen_until(scene: Scene, folder: Path, time_ns: int) -> SpoolFiles:
@@ -86,6 +90,22 @@ def test_an_encrypted_call_has_its_level(scene: Scene, tmp_path: Path) -> None:
     assert clear is not None
     assert secret.sides == clear.sides
     assert secret.sides[Party.CALLER].level is not None
+
+
+def test_a_call_over_dtls_has_its_level_where_its_keys_are_known(tmp_path: Path) -> None:
+    heard = captured(TLS / "udp_dtls.pcap")
+    listen([packet for packet in heard if b"BYE " not in packet.ip[:60]][:-4], tmp_path)
+    secrets = Secrets()
+    secrets.feed((TLS / "udp_dtls.keys").read_bytes())
+    known, unknown = (
+        running.look(running.ids()[0])
+        for running in (Running(tmp_path, PORTS, lambda: secrets), Running(tmp_path, PORTS))
+    )
+    assert known is not None
+    assert unknown is not None
+    assert known.sides[Party.CALLER].level is not None
+    assert known.sides[Party.CALLER].loss == 0
+    assert unknown.sides[Party.CALLER].level is None
 
 
 def test_loss_is_counted(scene: Scene, tmp_path: Path) -> None:

@@ -81,11 +81,11 @@ def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
     )
     assert (head.instance, head.host, head.interfaces, head.continues) == ("box", "box", "mon0", "")
     assert head.clock == [[START_NS - 5, 7], [START_NS, 9]]
-    assert head.related == [[first.call_id, first.dialog.caller.tag, START_NS]]
+    assert head.related == [[first.call_id, first.dialog.caller.tag, START_NS, "outer leg", False, ""]]
     over = spools[first.call_id].over
     assert over is not None
     assert (over["running"], over["frames"], over["lost"]) == (False, 100, 0)
-    assert over["related"] == [[second.call_id, second.dialog.caller.tag, START_NS + 6 * MS]]
+    assert over["related"] == [[second.call_id, second.dialog.caller.tag, START_NS + 6 * MS, "inner leg", True, ""]]
 
 
 @needs_wireshark

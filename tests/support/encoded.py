@@ -7,6 +7,8 @@ PyAV, frame after frame.
 
 from __future__ import annotations
 
+import bisect
+import copy
 import ctypes
 import ctypes.util
 import subprocess
@@ -21,6 +23,8 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from tapdeck.rtp.g726 import Itu40
 
 from .ip import Endpoint
 from .media import MS, SECOND, Rtp
@@ -129,6 +133,26 @@ def g726(bits: int, seed: int = 1, *, aal2: bool = False) -> Voice:
     return Voice(f"{'AAL2-' if aal2 else ''}G726-{bits * 8}/8000", 97, 8000, 10, frames, sound, reader)
 
 
+def g726_by_the_book(sound: Samples) -> bytes:
+    """G.726 at 40 kbit/s: for each sample the code whose sound is nearest to it; the first code in the low bits.
+
+    libsndfile's encoder departs from the Recommendation in how it rounds, FFmpeg's in more.
+    """
+    decoder, codes = Itu40(), []
+    order = [*range(16, 32), *range(1, 16)]
+    for sample in sound.tolist():
+
+        def heard(place: int) -> int:
+            return int(copy.deepcopy(decoder).decode([order[place]])[0])
+
+        low = bisect.bisect_left(range(len(order) - 1), sample, key=heard)
+        near = min((max(low - 1, 0), low), key=lambda place: abs(heard(place) - sample))
+        codes.append(order[near])
+        decoder.decode([order[near]])
+    bits = np.array(codes)[:, None] >> np.arange(5) & 1
+    return np.packbits(bits.reshape(-1), bitorder="little").tobytes()
+
+
 def gsm(seed: int = 1) -> Voice:
     sound = tune(8000, seed)
     frames = cut(encoded(sound, 8000, "-c:a", "libgsm", "-f", "gsm"), 33)
@@ -169,6 +193,25 @@ def opus(seed: int = 1, frame_ms: int = 20, bit_rate: int = 40_000) -> Voice:
         frame.sample_rate = 48000
         frames += [bytes(packet) for packet in context.encode(frame)]
     return Voice("opus/48000/2", 111, 48000, frame_ms, tuple(frames), sound, by_library("libopus", 48000))
+
+
+def opus_dtx(sound: Samples, frame_ms: int = 20) -> Voice:
+    """Opus for speech with discontinuous transmission: frames of one or two bytes are those that are not sent."""
+    found = ctypes.util.find_library("opus")
+    if found is None:
+        pytest.skip("libopus is not installed")
+    library = ctypes.CDLL(found)
+    library.opus_encoder_create.restype = ctypes.c_void_p
+    encoder = ctypes.c_void_p(library.opus_encoder_create(48000, 1, 2048, None))  # OPUS_APPLICATION_VOIP
+    for request, value in ((4002, 20_000), (4016, 1), (4024, 3001)):  # bit rate, DTX, voice
+        assert library.opus_encoder_ctl(encoder, request, ctypes.c_int(value)) == 0
+    size, out = 48 * frame_ms, ctypes.create_string_buffer(1500)
+    frames = []
+    for at in range(0, len(sound) - size + 1, size):
+        length = library.opus_encode(encoder, sound[at : at + size].tobytes(), size, out, 1500)
+        frames.append(out.raw[:length])
+    library.opus_encoder_destroy(encoder)
+    return Voice("opus/48000/2", 111, 48000, frame_ms, tuple(frames), sound, by_library("libopus", 48000), "usedtx=1")
 
 
 def opus_stereo(first: Samples, second: Samples) -> Voice:

@@ -73,6 +73,16 @@ class Baresip:
     def resume(self) -> None:
         self._command("resume")
 
+    def press(self, keys: str) -> None:
+        """Press keys, one after the other."""
+        for key in keys:
+            self._command("sndcode", key)
+            time.sleep(0.3)
+
+    def transfer(self, other: Baresip) -> None:
+        """Send who is on the line on to another phone (REFER)."""
+        self._command("transfer", other.uri)
+
     def wait(self, event: str) -> float:
         """Wait for an event of baresip's, like CALL_ESTABLISHED; return its time. Raises TimeoutError."""
         end = time.monotonic() + PATIENCE_S
@@ -121,16 +131,25 @@ class Baresip:
             f"audio_source aufile,{speech.wav}",
             "audio_player aubridge,nil",
             "audio_alert aubridge,nil",
-            "ausrc_channels 1",
-            "auplay_channels 1",
+            f"ausrc_channels {2 if codec.endswith('/2') else 1}",
+            f"auplay_channels {2 if codec.endswith('/2') else 1}",
             "rtp_ports 20000-20998",
-            *(f"module {name}.so" for name in ("g711", "aufile", "aubridge")),
+            *(f"module {name}.so" for name in ("g711", "aufile", "aubridge", *_codec_module(codec))),
+            "opus_stereo no",
+            "opus_sprop_stereo no",
+            "opus_bitrate 64000",
             "module_tmp account.so",
             "module_app menu.so",
             "module_app ctrl_tcp.so",
             "ctrl_tcp_listen {}:{}".format(*CONTROL),
         ]
         (self._folder / "config").write_text("\n".join(lines) + "\n")
+
+
+def _codec_module(codec: str) -> tuple[str, ...]:
+    """The module that a codec of baresip's lies in, by its name."""
+    name = codec.partition("/")[0].partition("-")[0].lower()
+    return () if name in ("pcma", "pcmu") else (name,)
 
 
 class Sipp:

@@ -104,3 +104,42 @@ def run(*command: str | Path) -> str:
 def end(address: str, port: str) -> str:
     """An address and a port as the info file writes them."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def jitter(capture: Path) -> dict[str, tuple[float, float, int]]:
+    """Mean and highest jitter (ms) and the packets of each stream, by its `Caller-Media` line."""
+    found: dict[str, tuple[float, float, int]] = {}
+    for line in run("tshark", "-n", "-r", capture, "-q", "-z", "rtp,streams").splitlines():
+        words = [word for word in line.replace(", ", ",").split() if word != "X"]
+        if len(words) >= 15 and words[6].startswith("0x"):
+            name = f"{end(words[2], words[3])} > {end(words[4], words[5])} ssrc={words[6].lower()}"
+            found[name] = float(words[-2]), float(words[-1]), int(words[8])
+    return found
+
+
+def reports(capture: Path) -> tuple[dict[str, list[float]], dict[str, tuple[int, int, float]]]:
+    """What RTCP on the next port tells: by the `Caller-Media` line of the stream whose reports were answered, how long
+    (ms) they were under way from here to the one who answered and back; and by the line of the stream that was heard,
+    how often that was said, packets lost and jitter (ms, at 8 kHz) when it was said last.
+    """
+    names = ("frame.time_epoch", *_FIELDS[1:7], "rtcp.senderssrc", "rtcp.timestamp.ntp.msw", "rtcp.timestamp.ntp.lsw")
+    blocks = tuple(f"rtcp.ssrc.{name}" for name in ("identifier", "cum_nr", "jitter", "lsr", "dlsr"))
+    columns = [word for name in (*names, *blocks) for word in ("-e", name)]
+    choice = ("-Y", "rtcp.pt == 200 or rtcp.pt == 201", "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=;")
+    sent: dict[tuple[str, str, str, int], float] = {}
+    trips: dict[str, list[float]] = {}
+    told: dict[str, tuple[int, int, float]] = {}
+    for line in run("tshark", "-n", "-r", capture, *choice, *columns).splitlines():
+        time, v4_from, v6_from, port, v4_to, v6_to, other, ssrc, high, low, *lists = line.split("\t")
+        here, there = end(v6_from or v4_from, str(int(port) - 1)), end(v6_to or v4_to, str(int(other) - 1))
+        if high:
+            sent.setdefault((here, there, ssrc, (int(high) & 0xFFFF) << 16 | int(low) >> 16), float(time))
+        of, lost, late_jitter, stamps, late = ([one for one in text.split(";") if one] for text in lists)
+        for which, missing, shake, stamp, after in zip(of, lost, late_jitter, stamps, late, strict=False):
+            name = f"{there} > {here} ssrc={which}"
+            told[name] = told.get(name, (0, 0, 0.0))[0] + 1, int(missing), int(shake) / 8
+            passed = sent.get((there, here, which, int(stamp)))
+            if passed is not None:
+                took = max(float(time) - passed - int(after) / 65536, 0.0)  # phones are not exact
+                trips.setdefault(name, []).append(took * 1000)
+    return trips, told

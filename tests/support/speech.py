@@ -42,14 +42,14 @@ class Speech:
         return files.write(folder, files.pcap([one.packet() for one in talk]), f"{self.wav.stem}.pcap")
 
 
-def speech(folder: Path, host: str) -> Speech:
+def speech(folder: Path, host: str, rate: int = RATE, channels: int = 1) -> Speech:
     """Make the speech of a phone in a folder. Raises NetworkError if a tool fails."""
     voice, text = TEXTS[host]
     spoken, wav, alaw = folder / f"{host}-spoken.wav", folder / f"{host}.wav", folder / f"{host}.al"
     sh("espeak-ng", "-v", voice, "-s", 150, "-w", spoken, text)
-    shape: tuple[str | float, ...] = ("rate", RATE, "gain", "-n", "-6", "pad", 0.1, SECONDS, "trim", 0, SECONDS)
+    shape: tuple[str | float, ...] = ("rate", rate, "gain", "-n", "-6", "pad", 0.1, SECONDS, "trim", 0, SECONDS)
     # No dither (-D): a run gives the same bytes as the one before.
-    sh("sox", "-D", spoken, "-c", 1, "-b", 16, wav, *shape)
+    sh("sox", "-D", spoken, "-c", channels, "-b", 16, wav, *shape)
     sh("sox", "-D", wav, "-t", "al", alaw)
-    samples, _ = soundfile.read(str(wav), dtype="int16")
-    return Speech(wav, np.asarray(samples, np.float64), alaw.read_bytes())
+    samples, _ = soundfile.read(str(wav), dtype="int16", always_2d=True)
+    return Speech(wav, np.asarray(samples[:, 0], np.float64), alaw.read_bytes())
