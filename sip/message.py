@@ -250,6 +250,11 @@ class Framer:
         self._lost = False
         self._needed = 0  # octets of the message under way, once its head has told
 
+    @property
+    def waiting(self) -> int:
+        """Octets that are kept."""
+        return len(self._buffer)
+
     def reset(self) -> None:
         """Bytes are missing from the stream: forget the message under way and look for the next start line."""
         self._buffer.clear()

@@ -19,6 +19,8 @@ _PROTOCOL = re.compile(rb"\n[ \t]*sec-websocket-protocol[ \t]*:[^\r\n]*\bsip\b",
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CONTINUED, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _MOST_HEADER = 14
+_INFLATER = 40 << 10
+"""What zlib takes to decompress, in bytes."""
 _SHORTEST = 16
 """Bytes by which the begin of a message can be told."""
 
@@ -96,7 +98,12 @@ class WebSocketFramer:
         self._begun = False
         self._lost = False
         self._skip = 0
-        self._inflater: Any = None  # takes 40 KiB; most connections do not compress
+        self._inflater: Any = None  # most connections do not compress
+
+    @property
+    def waiting(self) -> int:
+        """Octets that are kept."""
+        return len(self._buffer) + len(self._message) + (_INFLATER if self._inflater is not None else 0)
 
     def reset(self) -> None:
         """Bytes are missing from the stream: forget what is under way, and look for the next message."""

@@ -20,6 +20,10 @@ EndpointKey = tuple[int, int]
 MAX_BINDINGS_PER_ENDPOINT = 64
 MAX_ENDPOINTS = 512
 """Endpoints that a call may have named, one after the other: beyond it the oldest are forgotten."""
+CROWDED, FEW = 1 << 18, 8
+"""Endpoints from which on a call may name only a few more: INVITEs with 64 m-lines each must not fill the memory."""
+MAX_BESIDE = 8192
+"""Endpoints that were named for something else than RTP and are looked for; beyond it the oldest are not."""
 
 
 class Source(IntEnum):
@@ -128,7 +132,7 @@ class Bindings:
     """Endpoint -> bindings, newest last; bounded for each endpoint and each call."""
 
     _table: dict[EndpointKey, list[Binding]] = field(default_factory=dict)
-    _beside: set[EndpointKey] = field(default_factory=set)
+    _beside: dict[EndpointKey, None] = field(default_factory=dict)
     _ends: Keys | None = None
 
     def __len__(self) -> int:
@@ -147,6 +151,10 @@ class Bindings:
                     old.beside |= new.beside
                     self._note_beside(endpoint, old.beside)
                 return better
+        if len(self._table) > CROWDED and len(new.tracked.endpoints) >= FEW:
+            if not held:
+                del self._table[endpoint]
+            return False
         if len(held) >= MAX_BINDINGS_PER_ENDPOINT:
             held.pop(0)
         held.append(new)
@@ -172,12 +180,14 @@ class Bindings:
         else:
             self._table.pop(endpoint, None)
         if endpoint in self._beside and not any(binding.beside for binding in held):
-            self._beside.discard(endpoint)
+            del self._beside[endpoint]
             self._ends = None
 
     def _note_beside(self, endpoint: EndpointKey, beside: bool) -> None:
         if beside and endpoint not in self._beside:
-            self._beside.add(endpoint)
+            self._beside[endpoint] = None
+            if len(self._beside) > MAX_BESIDE:
+                del self._beside[next(iter(self._beside))]
             self._ends = None
 
     @property
@@ -198,10 +208,9 @@ class Bindings:
             return np.zeros(len(rows), dtype=bool)
         if self._ends is None:
             addresses, ports = zip(*self._beside, strict=True)
-            self._ends = _end_keys(np.array(addresses, dtype=np.uint64), np.array(ports, dtype=np.uint32))
-        found: Mask = np.isin(_end_keys(rows.destination, rows.ports & np.uint32(0xFFFF)), self._ends)
-        found |= np.isin(_end_keys(rows.source, rows.ports >> np.uint32(16)), self._ends)
-        return found
+            self._ends = np.sort(_end_keys(np.array(addresses, dtype=np.uint64), np.array(ports, dtype=np.uint32)))
+        found = _is_in(_end_keys(rows.destination, rows.ports & np.uint32(0xFFFF)), self._ends)
+        return found | _is_in(_end_keys(rows.source, rows.ports >> np.uint32(16)), self._ends)
 
     def matches(self, source: EndpointKey, destination: EndpointKey) -> list[Match]:
         """Return how the calls that know either end of a stream fit it."""
@@ -216,6 +225,12 @@ class Bindings:
             if match.from_ is None or (opposite and binding.source >= match.from_.source):
                 match.from_ = binding
         return list(found.values())
+
+
+def _is_in(keys: Keys, ends: Keys) -> Mask:
+    """Tell which keys are among `ends`, which are in order and not none."""
+    found: Mask = ends[np.minimum(np.searchsorted(ends, keys), len(ends) - 1)] == keys
+    return found
 
 
 def _end_keys(address: Keys, port: npt.NDArray[np.uint32]) -> Keys:

@@ -84,10 +84,9 @@ class Relations:
             if kind == "numbers":
                 known = [old for old in known if _passed_on(old.call, call)]
                 known = known if len(known) == 1 else []  # of several, nobody knows which
-            for old in known:
-                how = _how(kind, old.call, call)
-                if how is not None:
-                    relate(old, new, how)
+            found = [(old, how) for old in known if (how := _how(kind, old.call, call)) is not None]
+            for old, how in found:
+                relate(old, new, how, sure=kind != "host" or len(found) == 1 or old is _alone(found))
         for asked in self._awaited.reached(call, time):
             if asked.how is How.FROM or _same_caller(asked.old.call, call):
                 relate(asked.old, new, asked.how, asked.by)
@@ -128,6 +127,12 @@ class Relations:
                     self._index.pop(key, None)
 
 
+def _alone(found: "list[tuple[Tracked, How]]") -> "Tracked | None":
+    """Of several calls between the same numbers that wait at one PBX, return the only one that has no inner leg yet."""
+    lonely = [old for old, _ in found if all(tie.how is not How.INNER or not tie.sure for tie in old.related.values())]
+    return lonely[0] if len(lonely) == 1 else None
+
+
 def same_sound(one: "Claim | None", other: "Claim") -> None:
     """Relate two calls whose streams are the same sound, if there is one such.
 
@@ -141,24 +146,25 @@ def same_sound(one: "Claim | None", other: "Claim") -> None:
     relate(old, new, How.OUTER if rang and soon and one.sender is other.sender else How.SAME_SOUND)
 
 
-def relate(old: "Tracked", new: "Tracked", how: How, by: str = "") -> None:
+def relate(old: "Tracked", new: "Tracked", how: How, by: str = "", *, sure: bool = True) -> None:
     """Let two calls name each other, `how` being what the old one is to the new, and `by` who brought that about; a
-    closed one is only named.
+    closed one is only named. If that is not `sure` their sound has to show it.
     """
     if old is new:
         return
-    _tie(new, old, how, by)
+    _tie(new, old, how, by, sure)
     if not old.closed:
-        _tie(old, new, how.other_way, by)
+        _tie(old, new, how.other_way, by, sure)
 
 
-def _tie(one: "Tracked", other: "Tracked", how: How, by: str) -> None:
+def _tie(one: "Tracked", other: "Tracked", how: How, by: str, sure: bool) -> None:
     known = one.related.get(other.leg)
     if known is not None:
+        known.sure = known.sure or sure
         if how.strength > known.how.strength:
             known.how, known.by = how, by
     elif len(one.related) < MAX_RELATED:
-        one.related[other.leg] = Tie(how, by=by, other=other)
+        one.related[other.leg] = Tie(how, by=by, sure=sure, other=other)
 
 
 def _answers_to(call: Call) -> list[Key]:

@@ -35,6 +35,8 @@ LONGEST_S = 60.0
 """A longer way is none: a stamp of another life of the sender."""
 EARLY_S = 0.005
 """So much sooner than it can have come an answer may be, in s: the clocks of phones are rough."""
+COPY_NS = 100_000_000
+"""A datagram that says the same so soon after, between the same ends, is the mirror's copy."""
 MAX_ELSEWHERE = 65_536
 MAX_SHARED = 8
 """Calls that one report is about, at most: legs of which each says that these are its ends."""
@@ -60,9 +62,15 @@ class Reports:
     voip: dict[tuple[Ends, int], VoipMetrics] = field(default_factory=dict)
     count: int = 0
     _stamps: dict[tuple[Ends, int], deque[tuple[int, int]]] = field(default_factory=dict)
+    _last: dict[Ends, tuple[int, Report]] = field(default_factory=dict)
 
     def add(self, ends: Ends, time: int, report: Report) -> None:
         """Take what was said at `time` (ns) by the sender of the stream from `ends`' source to its destination."""
+        before, same = self._last.get(ends, (0, None))
+        if same == report and time - before < COPY_NS:
+            return
+        if ends in self._last or len(self._last) < MAX_FLOWS:
+            self._last[ends] = time, report
         back = ends[1], ends[0]
         for sent in report.sent:
             self._note(ends, sent.ssrc, sent.stamp, time)

@@ -25,6 +25,8 @@ Stash = Callable[[bytes], int]
 """Stores bytes that lie nowhere in the input in one piece; returns the position they can be fetched from."""
 
 MAX_FRAMERS = 8192
+MAX_FRAMED = 1 << 26
+"""Bytes of messages that are not whole yet, in all; beyond it the connections that spoke longest ago are forgotten."""
 _OVER_WEB = {"TCP": "WS", "TLS": "WSS"}
 """SIP over WebSocket (RFC 7118), by what carries that."""
 
@@ -123,6 +125,7 @@ class Signalling:
         self._tls_flows: dict[Connection, int] = {}
         self._streams = TcpStreams()
         self._framers: OrderedDict[Connection, AnyFramer] = OrderedDict()
+        self._framed = 0
         self._sip_connections: OrderedDict[int, None] = OrderedDict()
         self._told = True
 
@@ -220,17 +223,25 @@ class Signalling:
         framer = self._framers.get(connection)
         if framer is None:
             if len(self._framers) >= MAX_FRAMERS:
-                self._framers.popitem(last=False)
+                self._drop_framer()
             framer = self._framers[connection] = framer_for(stretch.data, self._framers.get(_reverse(connection)))
             self._remember(connection)
         self._framers.move_to_end(connection)
+        before = framer.waiting
         if stretch.gap:
             framer.reset()
-        for found in framer.feed(stretch.data):
+        messages = framer.feed(stretch.data)
+        self._framed += framer.waiting - before
+        while self._framed > MAX_FRAMED and len(self._framers) > 1:
+            self._drop_framer()
+        for found in messages:
             if isinstance(found, SipError):
                 self._account.notes[f"SIP over TCP: {found.kind}"] += 1
             else:
                 yield found
+
+    def _drop_framer(self) -> None:
+        self._framed -= self._framers.popitem(last=False)[1].waiting
 
     def _remember(self, connection: Connection) -> None:
         """Note that this connection carries SIP, whatever its ports."""

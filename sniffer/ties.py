@@ -68,12 +68,14 @@ _OTHER_WAY = dict(_PAIRS) | {other: one for one, other in _PAIRS}
 @dataclass(slots=True)
 class Tie:
     """What another call is to this one. `heard`: all the sound that this one has was heard in the other as well, by
-    whose it is and when. `by` is the number of who transferred or forwarded. `other` is that call while it is known.
+    whose it is and when. `by` is the number of who transferred or forwarded. `sure`: so it is even if the sound does
+    not show it. `other` is that call while it is known.
     """
 
     how: How
     heard: bool = False
     by: str = ""
+    sure: bool = True
     other: "Tracked | None" = None
 
     def __str__(self) -> str:

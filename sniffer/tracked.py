@@ -101,6 +101,7 @@ class Tracked:
                 and same_sound(sound, other.voices[party][2])
                 for party, (first, last, sound) in self.voices.items()
             )
+        self.related = {leg: tie for leg, tie in self.related.items() if tie.sure or tie.heard}
 
     def _hear(self, streams: Any, prints: SoundPrints) -> None:
         self.voices = {}

@@ -178,7 +178,10 @@ class Session:
         """Return what a record says to the other party, perhaps nothing; None if it has to wait."""
         side = self.sides[number]
         if self.handshake.is_13:
-            return self._sealed13(number, record) if record.kind == records.APPLICATION else self._open(number, record)
+            if record.kind == records.APPLICATION:
+                return self._sealed13(number, record)
+            both = all(one.sealed for one in self.sides)  # whoever says something in the clear now is somebody else
+            return b"" if both else self._open(number, record)
         if record.kind == records.CHANGE_CIPHER_SPEC:
             if self.handshake.server is not None:  # before it, TLS 1.3 says so to be taken for TLS 1.2
                 side.switch(self.handshake.agreed())

@@ -45,7 +45,11 @@ class Said:
 
 @dataclass(slots=True)
 class _Kept:
-    """A connection: `connection` is the client's direction. `ours`: SIP was heard in it; `on_port`: it should be."""
+    """A connection: `connection` is the client's direction. `ours`: SIP was heard in it; `on_port`: it should be.
+
+    `former` is the one that was read before this one began on the same ports. Anyone may send a hello: until a record
+    of the new one has been read, the former goes on as well.
+    """
 
     connection: Connection
     session: Session
@@ -54,11 +58,17 @@ class _Kept:
     unsure: int = 0
     waiting: int = 0
     blind: bool = False
+    former: "_Kept | None" = field(default=None, repr=False)
     counted: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def stays(self) -> bool:
         return self.ours or self.on_port
+
+    def feed(self, connection: Connection, stretch: Stretch, time: int) -> list[Plain]:
+        """Take what comes next of a direction; return what could be read by it."""
+        side = CLIENT if connection == self.connection else SERVER
+        return self.session.feed(side, stretch.data, stretch.gap, time)
 
 
 @dataclass(slots=True)
@@ -74,6 +84,7 @@ class TlsStreams:
     counts: Counter[str] = field(default_factory=Counter)
     flows_changed: bool = False
     _kept: OrderedDict[Connection, _Kept] = field(default_factory=OrderedDict, repr=False)
+    _unproven: OrderedDict[Connection, _Kept] = field(default_factory=OrderedDict, repr=False)
     _strangers: OrderedDict[Connection, _Kept] = field(default_factory=OrderedDict, repr=False)
     _waiting: OrderedDict[Connection, _Kept] = field(default_factory=OrderedDict, repr=False)
     _total: int = 0
@@ -85,8 +96,8 @@ class TlsStreams:
 
     def flows(self) -> Iterator[Connection]:
         """Yield the connections that are followed."""
-        yield from self._kept
-        yield from self._strangers
+        for table in (self._kept, self._unproven, self._strangers):
+            yield from table
 
     def knows(self, connection: Connection) -> bool:
         """Tell whether this is a direction of a connection that is followed."""
@@ -108,9 +119,13 @@ class TlsStreams:
             kept = self._begin(connection, time)
         if kept is None:
             return
+        plains, former = kept.feed(connection, stretch, time), kept.former
+        if former is not None and not kept.session.opened and not begins_session(stretch.data):
+            known = former.feed(connection, stretch, time)
+            if known:
+                self._drop(kept)
+                kept, plains = former, known
         self._touch(kept)
-        side = CLIENT if connection == kept.connection else SERVER
-        plains = kept.session.feed(side, stretch.data, stretch.gap, time)
         yield from self._said(kept, plains)
         self._bound(kept, time)
 
@@ -128,7 +143,7 @@ class TlsStreams:
     def remember(self) -> list[dict[str, Any]]:
         """Return what another run has to know to go on with the connections that carry SIP: JSON, without secrets."""
         found = []
-        for connection, kept in self._kept.items():
+        for connection, kept in (*self._unproven.items(), *self._kept.items()):
             told = remembered(kept.session)
             if told is not None:
                 found.append({"connection": list(connection), "ours": kept.ours, **told})
@@ -149,7 +164,7 @@ class TlsStreams:
         """The input is over: what still waits is given up."""
         for kept in list(self._waiting.values()):
             self._give_up(kept)
-        for kept in (*self._kept.values(), *self._strangers.values()):
+        for kept in (*self._kept.values(), *self._unproven.values(), *self._strangers.values()):
             self._count(kept)
 
     # -- the table -----------------------------------------------------------------------------------------------------
@@ -157,7 +172,7 @@ class TlsStreams:
     def _find(self, connection: Connection) -> _Kept | None:
         other = (connection[2], connection[3], connection[0], connection[1])
         for name in (connection, other):
-            kept = self._kept.get(name) or self._strangers.get(name)
+            kept = self._kept.get(name) or self._unproven.get(name) or self._strangers.get(name)
             if kept is not None:
                 return kept
         return None
@@ -170,25 +185,39 @@ class TlsStreams:
             self.counts["connections that are too many at once"] += 1
             return None
         before = self._find(connection)
+        former = None
         if before is not None:
             self._drop(before)
+            former, before.former = before if before.session.opened else before.former, None
         on_port = connection[1] in self.ports or connection[3] in self.ports
-        kept = _Kept(connection, Session.of(self.secrets, self._earlier), on_port)
-        table, limit = (self._kept, MAX_SESSIONS) if on_port else (self._strangers, MAX_STRANGERS)
-        if len(table) >= limit:
-            self._drop(next(iter(table.values())))
-        table[connection] = kept
-        self.flows_changed = True
+        kept = _Kept(connection, Session.of(self.secrets, self._earlier), on_port, former=former)
+        kept.ours = former is not None and former.ours
+        self._touch(kept)
         return kept
 
     def _touch(self, kept: _Kept) -> None:
-        (self._kept if kept.connection in self._kept else self._strangers).move_to_end(kept.connection)
+        """Put a connection behind all others. Those of which something was read are not pushed out by others."""
+        if kept.session.opened and kept.stays:
+            kept.former = None
+            table, limit = self._kept, MAX_SESSIONS
+        else:
+            table, limit = (self._unproven, MAX_SESSIONS) if kept.stays else (self._strangers, MAX_STRANGERS)
+        if kept.connection not in table:
+            self._remove(kept)
+            if len(table) >= limit:
+                self._drop(next(iter(table.values())))
+            table[kept.connection] = kept
+            self.flows_changed = True
+        table.move_to_end(kept.connection)
+
+    def _remove(self, kept: _Kept) -> None:
+        for table in (self._kept, self._unproven, self._strangers):
+            table.pop(kept.connection, None)
 
     def _drop(self, kept: _Kept) -> None:
         self._give_up(kept)
         self._count(kept)
-        self._kept.pop(kept.connection, None)
-        self._strangers.pop(kept.connection, None)
+        self._remove(kept)
         self._waiting.pop(kept.connection, None)
         self._total -= kept.waiting
         kept.waiting = 0
@@ -210,10 +239,7 @@ class TlsStreams:
         """Learn whether a connection carries SIP."""
         if self.is_ours(data):
             kept.ours = True
-            if self._strangers.pop(kept.connection, None) is not None:
-                if len(self._kept) >= MAX_SESSIONS:
-                    self._drop(next(iter(self._kept.values())))
-                self._kept[kept.connection] = kept
+            self._touch(kept)
         else:
             kept.unsure += len(data.strip())
 

@@ -170,6 +170,19 @@ def test_jitter_as_wireshark_has_it(capture: Path, tmp_path: Path) -> None:
     assert compared
 
 
+def test_reports_that_the_mirror_shows_twice_count_once(tmp_path: Path) -> None:
+    scene = talking()
+    once = recorded(tmp_path, scene.packets())
+    twice = tmp_path / "twice"
+    twice.mkdir()
+    copies = tuple(replace(one, time_ns=one.time_ns + 2_000) for one in scene.unheard)
+    shown = recorded(twice, replace(scene, unheard=scene.unheard + copies).packets())
+    for side in ("Caller", "Callee"):
+        assert figures(once.info[f"{side}-Reported"])["reports"] > 1
+        assert shown.info[f"{side}-Reported"] == once.info[f"{side}-Reported"]
+        assert shown.info[f"{side}-Delay"] == once.info[f"{side}-Delay"]
+
+
 @shark.needs_wireshark
 @pytest.mark.parametrize("capture", FIXTURES, ids=lambda path: path.stem)
 def test_delay_and_reports_as_wireshark_reads_them(capture: Path, tmp_path: Path) -> None:

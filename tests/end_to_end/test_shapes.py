@@ -204,6 +204,35 @@ def test_a_leg_gives_way_where_each_is_sealed_by_itself(legs: str, tmp_path: Pat
     assert maker.account.calls["refused"] == 2 - len(kept)
 
 
+def test_legs_between_the_same_numbers_are_paired_by_their_sound(tmp_path: Path) -> None:
+    """Two callers with one number ring one phone at the same time, over a PBX that makes RTP of its own."""
+    ann, bob, _ = shapes.people(3)
+    net = ann.sip.address.rpartition(".")[0]
+    pbx = f"{net}.1"
+    shape: dict[str, Scene] = {}
+    for n in range(2):
+        near, far = f"{net}.{31 + n}", f"{net}.{41 + n}"
+        caller = replace(ann, sip=Endpoint(near, 5060), media=Endpoint(near, 10000), tag=f"near{n}")
+        callee = replace(bob, sip=Endpoint(far, 5060), media=Endpoint(far, 10000), tag=f"far{n}")
+        inward = replace(bob, sip=Endpoint(pbx, 5060), media=Endpoint(pbx, 30000 + 10 * n), tag=f"in{n}")
+        outward = replace(ann, sip=Endpoint(pbx, 5060), media=Endpoint(pbx, 30002 + 10 * n), tag=f"out{n}")
+        outer = shapes.call(f"outer{n}@a", caller, inward, START_NS + n * 2_000_000, 40 + n)
+        inner = shapes.call(f"inner{n}@b", outward, callee, START_NS + 6_000_000 + n * 2_000_000, 50 + n)
+        left, right = (
+            tuple(replace(after, payload=before.payload) for before, after in zip(one, other, strict=True))
+            for one, other in ((outer.left, inner.left), (outer.right, inner.right))
+        )
+        shape |= {f"outer{n}": outer, f"inner{n}": replace(inner, left=left, right=right)}
+    assert relations(recorded(tmp_path, shape).by_call_id(), shape) == {
+        pair: how
+        for n in range(2)
+        for pair, how in (
+            ((f"outer{n}", f"inner{n}"), "inner leg"),
+            ((f"inner{n}", f"outer{n}"), "outer leg"),
+        )
+    }
+
+
 def test_music_on_hold_is_heard(tmp_path: Path) -> None:
     scene = shapes.held_with_music(5)
     found = recorded(tmp_path, {"held": scene}).only()

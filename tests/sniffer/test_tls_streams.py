@@ -61,6 +61,44 @@ def test_sip_is_heard_on_any_port_in_both_directions(connection: Connection, fol
     assert list(tls.flows()) == [connection]
 
 
+def forged(number: int = 1) -> bytes:
+    """A ClientHello, as anybody may send it."""
+    body = b"\x03\x03" + bytes([number & 0xFF]) * 32 + b"\0" + b"\0\2\x13\1" + b"\1\0"
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    return b"\x16\3\1" + len(message).to_bytes(2, "big") + message
+
+
+@pytest.mark.parametrize("version", [TLSVersion.TLSv1_2, TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("side", [CLIENT, SERVER])
+@pytest.mark.parametrize("before", [b"", b"\x14\3\3\0\1\1"], ids=["at once", "behind a record"])
+def test_a_forged_hello_does_not_end_a_connection(before: bytes, side: int, version: TLSVersion, folder: Path) -> None:
+    talk = Talk(folder, version)
+    flights = talk.shake_hands() + talk.say(CLIENT, INVITE)
+    tls = tls_of(told(talk))
+    found = hear(tls, ON_PORT, flights)
+    for number in (1, 2):
+        found += hear(tls, ON_PORT, [(side, before + forged(number))])
+        found += hear(tls, ON_PORT, talk.say(SERVER, b"SIP/2.0 200 OK\r\n\r\n") + talk.say(CLIENT, INVITE))
+    assert [one.stretch.data[:3] for one in found] == [b"INV", b"SIP", b"INV", b"SIP", b"INV"]
+    assert {one.connection for one in found} == {ON_PORT, back(ON_PORT)}
+    again = Talk(folder, version)
+    assert hear(tls, ON_PORT, again.shake_hands() + again.say(CLIENT, INVITE)) == []
+    tls.secrets.add(again.log.read_bytes())
+    assert [one.stretch.data for one in tls.catch_up(0)] == [INVITE]  # the ports are used again
+
+
+def test_a_flood_of_hellos_does_not_push_out_what_is_read(folder: Path) -> None:
+    talk = Talk(folder)
+    flights = talk.shake_hands() + talk.say(CLIENT, INVITE)
+    tls = tls_of(told(talk))
+    assert len(hear(tls, ON_PORT, flights)) == 1
+    for number in range(streams.MAX_SESSIONS + 2000):
+        way = (f"198.51.100.{number % 250}", number + 1, "192.0.2.2", 5061)
+        hear(tls, way, [(CLIENT, forged())], number * SECOND // 900)
+    assert len(list(tls.flows())) <= streams.MAX_SESSIONS + 1
+    assert [one.stretch.data for one in hear(tls, ON_PORT, talk.say(CLIENT, INVITE))] == [INVITE]
+
+
 def test_what_is_not_sip_is_left_alone(folder: Path) -> None:
     talk = Talk(folder)
     flights = talk.shake_hands() + talk.say(CLIENT, b"GET / HTTP/1.1\r\n\r\n") + talk.say(CLIENT, INVITE)
@@ -133,7 +171,7 @@ def test_tables_and_memory_are_bounded(folder: Path, monkeypatch: pytest.MonkeyP
     tls = tls_of(Secrets(wanted=True))
     for number in range(30):
         hear(tls, ("192.0.2.1", 20_000 + number, "192.0.2.2", 5061), flights)
-    waiting = sum(kept.session.waiting for kept in tls._kept.values())
+    waiting = sum(kept.session.waiting for kept in tls._unproven.values())
     assert waiting <= 1 << 16
     assert tls.counts["records without a key"] > 30
     for number in range(MAX_STRANGERS + 100):
